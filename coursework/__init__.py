@@ -1,0 +1,1 @@
+"""A course on score-based generative models: reference implementations, exercises and their checks."""

@@ -1,0 +1,188 @@
+"""Objectives whose minimiser is a score: explicit, implicit, sliced, denoising (lessons 02, 03 and 04).
+
+A score here is a function of x alone, (B, *S) -> (B, *S), applied to each point by itself. Losses sum over a point's
+dimensions and average over the batch. Their gradients reach the score's parameters.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from coursework._arguments import at_least, batch, expand, flat_sum, like, one_of, positive
+
+if TYPE_CHECKING:
+    from coursework.sdes import SDE
+
+Score = Callable[[Tensor], Tensor]
+PROBES = ("rademacher", "gaussian", "sphere")
+WEIGHTINGS = ("noise", "likelihood", "uniform")
+
+
+def explicit_score_matching(score: Score, x: Tensor, target: Score) -> Tensor:
+    """Fisher divergence to a known score, E[ 1/2 |s(x) - target(x)|^2 ]. Shapes: x (B, *S) -> ().
+
+    Source: Vincent 2011, section 3 (his name: explicit score matching).
+    """
+    batch(x, "x")
+    return 0.5 * flat_sum((_value(score, x) - target(x)) ** 2).mean()
+
+
+def implicit_score_matching(score: Score, x: Tensor) -> Tensor:
+    """Hyvarinen's objective, E[ tr ds/dx + 1/2 |s|^2 ], with the exact trace: D backward passes. Shapes: (B, *S) -> ().
+
+    Equals the Fisher divergence to the law of x less 1/2 E|grad log p|^2, if p s vanishes at infinity.
+    Source: Hyvarinen 2005, theorem 1. Many texts call this objective explicit; Vincent 2011 calls it implicit.
+    """
+    batch(x, "x")
+    keep_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = _leaf(x)
+        value = _value(score, x)
+        trace = _exact_trace(value, x, keep_graph)
+    return _released((trace + 0.5 * flat_sum(value**2)).mean(), keep_graph)
+
+
+def sliced_score_matching(
+    score: Score,
+    x: Tensor,
+    *,
+    n_projections: int = 1,
+    variance_reduced: bool = True,
+    projection: str = "rademacher",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Sliced score matching with random directions v, E[vv^T] = I. Shapes: x (B, *S) -> ().
+
+    variance_reduced (SSM-VR):  E[ v^T (ds/dx) v + 1/2 |s|^2 ];  else (SSM):  E[ v^T (ds/dx) v + 1/2 (v^T s)^2 ].
+    `projection` is "rademacher" (entries +-1), "gaussian" or "sphere" (radius sqrt(D)). One forward pass and
+    `n_projections` backward passes. Source: Song, Garg, Shi & Ermon 2019, section 3.
+    """
+    batch(x, "x")
+    at_least(n_projections, 1, "n_projections")
+    one_of(projection, PROBES, "projection")
+    keep_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = _leaf(x)
+        value = _value(score, x)
+        losses = []
+        for _ in range(n_projections):
+            v = _probe(x, projection, generator)
+            square = value**2 if variance_reduced else flat_sum(v * value)[:, None] ** 2
+            losses.append(_quadratic_form(value, x, v, keep_graph) + 0.5 * flat_sum(square))
+    return _released(torch.stack(losses).mean(), keep_graph)
+
+
+def denoising_score_matching(
+    score: Score, x: Tensor, sigma: float | Tensor, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """E[ 1/2 |s(x + sigma noise) + noise / sigma|^2 ], whose minimiser is the score of the law of x + sigma noise.
+
+    Shapes: x (B, *S); sigma a number, 0-d or (B,), > 0 -> (). Its minimum is not 0 but the floor
+    1/2 (D / sigma^2 - E|grad log p_sigma|^2). Source: Vincent 2011, section 4.
+    """
+    batch(x, "x")
+    positive(sigma, "sigma")
+    sigma = expand(sigma, x, "sigma")
+    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    return 0.5 * flat_sum((_value(score, x + sigma * noise) + noise / sigma) ** 2).mean()
+
+
+def hutchinson_trace(
+    fn: Score, x: Tensor, *, n_probes: int = 1, probe: str = "rademacher", generator: torch.Generator | None = None
+) -> Tensor:
+    """Unbiased estimate of tr dfn/dx at each point: the mean of v^T (dfn/dx) v over probes with E[vv^T] = I.
+
+    Shapes: x (B, *S) -> (B,). `probe` is "rademacher", "gaussian" or "sphere" (radius sqrt(D)). For a symmetric
+    Jacobian A one probe has variance 2 (|A|_F^2 - sum_i A_ii^2) (Rademacher) or 2 |A|_F^2 (Gaussian).
+    Source: Hutchinson 1990; Skilling 1989.
+    """
+    batch(x, "x")
+    at_least(n_probes, 1, "n_probes")
+    one_of(probe, PROBES, "probe")
+    keep_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = _leaf(x)
+        value = _value(fn, x)
+        forms = [_quadratic_form(value, x, _probe(x, probe, generator), keep_graph) for _ in range(n_probes)]
+    return _released(torch.stack(forms).mean(0), keep_graph)
+
+
+def denoising_objective(
+    model: Callable[..., Tensor],
+    sde: "SDE",
+    x: Tensor,
+    *,
+    weighting: str = "noise",
+    label: Tensor | None = None,
+    times: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """E_t[ lambda(t)/2 |s(x_t, t) + noise / sigma(t)|^2 ] with x_t = alpha x + sigma noise. Shapes: x (B, *S) -> ().
+
+    `model(x_t, t)` or `model(x_t, t, label)` is a score. t is uniform on [t_min, T] for each point, or `times`,
+    0-d or (B,). weighting: "noise" (lambda = sigma^2: the noise-prediction loss), "likelihood" (lambda = g^2: a bound
+    on the log-likelihood, Song, Durkan, Murray & Ermon 2021, theorem 1), "uniform" (lambda = 1).
+    Source: Song et al. 2021, eq. 7, with a factor 1/2.
+    """
+    batch(x, "x")
+    one_of(weighting, WEIGHTINGS, "weighting")
+    t = _uniform_time(sde, x, generator) if times is None else times.to(x.dtype)
+    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    x_t = sde.perturb(x, t, noise)
+    value = model(x_t, t) if label is None else model(x_t, t, label)
+    like(value, x_t, "model's value", "x_t")
+    sigma = expand(sde.sigma(t), x, "times")
+    error = (sigma * value + noise) ** 2
+    weight = {"noise": 1.0, "likelihood": sde.diffusion(t) ** 2 / sde.sigma(t) ** 2, "uniform": sde.sigma(t) ** -2}
+    return 0.5 * flat_sum(expand(weight[weighting], x, "times") * error).mean()
+
+
+def _uniform_time(sde: "SDE", x: Tensor, generator: torch.Generator | None) -> Tensor:
+    u = torch.rand(len(x), generator=generator, dtype=x.dtype, device=x.device)
+    return sde.t_min + (sde.T - sde.t_min) * u
+
+
+def _value(score: Score, x: Tensor) -> Tensor:
+    value = score(x)
+    like(value, x, "score's value", "x")
+    return value
+
+
+def _leaf(x: Tensor) -> Tensor:
+    return x if x.requires_grad else x.detach().requires_grad_()
+
+
+def _released(value: Tensor, keep_graph: bool) -> Tensor:
+    return value if keep_graph else value.detach()
+
+
+def _vector_jacobian(value: Tensor, x: Tensor, v: Tensor, keep_graph: bool) -> Tensor:
+    """v^T dvalue/dx for each point, (B, *S); zero where value does not depend on x."""
+    if not value.requires_grad:
+        return torch.zeros_like(x)
+    (product,) = torch.autograd.grad(
+        value, x, v, create_graph=keep_graph, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return product
+
+
+def _quadratic_form(value: Tensor, x: Tensor, v: Tensor, keep_graph: bool) -> Tensor:
+    return flat_sum(_vector_jacobian(value, x, v, keep_graph) * v)
+
+
+def _exact_trace(value: Tensor, x: Tensor, keep_graph: bool) -> Tensor:
+    basis = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device)
+    rows = (e.expand(len(x), -1).reshape(x.shape) for e in basis)
+    return torch.stack([_quadratic_form(value, x, e, keep_graph) for e in rows]).sum(0)
+
+
+def _probe(x: Tensor, kind: str, generator: torch.Generator | None) -> Tensor:
+    if kind == "rademacher":
+        return torch.randint(0, 2, x.shape, generator=generator, device=x.device).to(x.dtype) * 2 - 1
+    v = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    if kind == "gaussian":
+        return v
+    norm = expand(flat_sum(v**2).sqrt(), v, "v")
+    return v * (x[0].numel() ** 0.5 / norm)
