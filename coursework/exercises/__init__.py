@@ -1,0 +1,59 @@
+"""Exercises that check themselves: `check("4.2", my_function)`, `hint("4.2")`, `case("4.2", 1)`.
+
+In grading mode (environment variable COURSEWORK_GRADING=1) anything but a pass raises, and fresh cases are drawn.
+"""
+
+import os
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from IPython.display import display
+
+from coursework.exercises.engine import NotAttempted, Verdict, case, find, judge
+from coursework.exercises.report import Box, verdict_box
+
+__all__ = ["CheckFailed", "NotAttempted", "case", "check", "hint"]
+
+_hints_given: dict[str, int] = {}
+
+
+class CheckFailed(AssertionError):
+    """Raised by `check` in grading mode for an attempt that did not pass."""
+
+
+def check(exercise_id: str, attempt: Callable[..., Any]) -> Callable[..., Any]:
+    """Judge an attempt, show the outcome, and return the function that the rest of the lesson uses.
+
+    That is the learner's own where it is right, and the reference where it is wrong or was not attempted. With
+    COURSEWORK_GRADING=1 there is no fallback: anything but a pass raises CheckFailed. Raises ValueError for an unknown
+    exercise.
+    """
+    exercise = find(exercise_id)
+    if os.environ.get("COURSEWORK_GRADING") == "1":
+        return _graded(judge(exercise, attempt, seed=_grading_seed()), attempt)
+    verdict = judge(exercise, attempt)
+    display(verdict_box(verdict))
+    return attempt if verdict.outcome == "passed" else exercise.reference
+
+
+def hint(exercise_id: str) -> None:
+    """Show the exercise's next hint; the last one stays."""
+    exercise = find(exercise_id)
+    number = min(_hints_given.get(exercise_id, 0) + 1, len(exercise.hints))
+    _hints_given[exercise_id] = number
+    display(
+        Box("hint", f"Exercise {exercise_id}, hint {number} of {len(exercise.hints)}", (exercise.hints[number - 1],))
+    )
+
+
+def _graded(verdict: Verdict, attempt: Callable[..., Any]) -> Callable[..., Any]:
+    if verdict.outcome == "passed":
+        return attempt
+    raise CheckFailed(repr(verdict_box(verdict)))
+
+
+def _grading_seed() -> int:
+    """COURSEWORK_GRADING_SEED where the grader sets it, otherwise one that nobody can know beforehand."""
+    given = os.environ.get("COURSEWORK_GRADING_SEED")
+    return int(given) if given else secrets.randbelow(2**40)

@@ -1,0 +1,62 @@
+"""How a verdict and a hint look: a box in a notebook, plain lines elsewhere."""
+
+from dataclasses import dataclass
+from html import escape
+
+from coursework.exercises.engine import Verdict
+
+STYLES = {
+    "passed": ("✓", "#0072b2"),
+    "not attempted": ("○", "#7f7f7f"),
+    "wrong": ("✗", "#d55e00"),
+    "hint": ("?", "#009e73"),
+}
+GOES_ON = "The lesson goes on with the reference implementation."
+
+
+@dataclass(frozen=True)
+class Box:
+    """A message with a headline; `kind` is an outcome or "hint"."""
+
+    kind: str
+    headline: str
+    lines: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        mark = STYLES[self.kind][0]
+        return "\n".join([f"{mark} {self.headline}", *(f"  {line}" for line in self.lines)])
+
+    def _repr_html_(self) -> str:
+        mark, colour = STYLES[self.kind]
+        body = "".join(f'<div style="white-space: pre-wrap">{_code(escape(line))}</div>' for line in self.lines)
+        return (
+            f'<div role="status" style="border-left: 5px solid {colour}; padding: 4px 10px; margin: 4px 0">'
+            f'<strong><span aria-hidden="true" style="color: {colour}">{mark}</span> {escape(self.headline)}</strong>'
+            f"{body}</div>"
+        )
+
+
+def _code(text: str) -> str:
+    """`code` in backticks as <code>."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return text
+    return "".join(f"<code>{p}</code>" if i % 2 else p for i, p in enumerate(parts))
+
+
+def verdict_box(verdict: Verdict) -> Box:
+    """The box that `check` shows."""
+    exercise = verdict.exercise
+    headline = f"Exercise {exercise.id} ({exercise.title}): {verdict.outcome}"
+    if verdict.outcome == "passed":
+        return Box("passed", headline, ("The lesson goes on with your function.", *_printed(verdict)))
+    if verdict.outcome == "not attempted":
+        todo = "Write your code in place of `raise NotAttempted` in the cell above, run it, then run this cell again."
+        return Box("not attempted", headline, (todo, f'Stuck? `hint("{exercise.id}")` gives the first hint.', GOES_ON))
+    named = (f"This looks like a known mistake: {verdict.misconception}",) if verdict.misconception else ()
+    more = f'`case("{exercise.id}", n)` gives the arguments of case n; `hint("{exercise.id}")` the next hint.'
+    return Box("wrong", headline, (*named, verdict.message, *_printed(verdict), more, GOES_ON))
+
+
+def _printed(verdict: Verdict) -> tuple[str, ...]:
+    return (f"Your function printed:\n{verdict.printed.strip()}",) if verdict.printed.strip() else ()

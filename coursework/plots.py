@@ -1,0 +1,83 @@
+"""The pictures of the lessons: densities, score fields, points, image grids; every one with an alternative text."""
+
+import base64
+import io
+from collections.abc import Callable
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+import torch
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchvision.utils import make_grid
+
+DPI = 80
+Extent = tuple[float, float, float, float]  # x_min, x_max, y_min, y_max
+
+
+def use_style() -> None:
+    """Set the course's look: seaborn's ticks, a palette that colour-blind readers can tell apart."""
+    sns.set_theme(context="notebook", style="ticks", palette="colorblind", rc={"figure.constrained_layout.use": True})
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG, and close it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Display a figure with an alternative text that says what it shows."""
+    data = {"image/png": base64.b64encode(png(figure)).decode(), "text/plain": f"Picture: {alt}"}
+    display(data, metadata={"image/png": {"alt": alt}}, raw=True)
+
+
+def grid(extent: Extent, n: int = 100) -> tuple[Tensor, Tensor, Tensor]:
+    """Coordinates x and y, each (n, n), and the points (n * n, 2), of a regular grid; float64."""
+    x_min, x_max, y_min, y_max = extent
+    axes = torch.linspace(x_min, x_max, n, dtype=torch.float64), torch.linspace(y_min, y_max, n, dtype=torch.float64)
+    x, y = torch.meshgrid(*axes, indexing="xy")
+    return x, y, torch.stack([x.flatten(), y.flatten()], dim=1)
+
+
+def density(ax: Axes, log_prob: Callable[[Tensor], Tensor], extent: Extent, *, log: bool = False) -> None:
+    """Filled contours of exp(log_prob), or of log_prob itself, in the plane. `log_prob`: (n, 2) -> (n,)."""
+    x, y, points = grid(extent)
+    values = log_prob(points).detach().reshape(x.shape)
+    ax.contourf(x, y, values if log else values.exp(), levels=16, cmap="Blues")
+    _plane(ax, extent)
+
+
+def score_field(
+    ax: Axes, score: Callable[[Tensor], Tensor], extent: Extent, *, n: int = 20, unit: bool = False, color: str = "C1"
+) -> None:
+    """Arrows of a score on an n x n grid; `unit` shows directions only. `score`: (n, 2) -> (n, 2)."""
+    x, y, points = grid(extent, n)
+    arrows = score(points).detach()
+    if unit:
+        arrows = arrows / arrows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    ax.quiver(x, y, arrows[:, 0].reshape(x.shape), arrows[:, 1].reshape(x.shape), color=color, angles="xy", width=0.004)
+    _plane(ax, extent)
+
+
+def points(ax: Axes, x: Tensor, *, color: str = "C0", label: str | None = None, size: float = 4) -> None:
+    """Scatter points (n, 2)."""
+    x = x.detach().cpu()
+    ax.scatter(x[:, 0], x[:, 1], s=size, color=color, alpha=0.5, linewidths=0, label=label)
+
+
+def _plane(ax: Axes, extent: Extent) -> None:
+    ax.set(xlim=extent[:2], ylim=extent[2:], xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
+
+
+def images(ax: Axes, batch: Tensor, *, columns: int = 8, title: str | None = None) -> None:
+    """A grid of images (B, C, H, W) with values in [-1, 1]."""
+    picture = make_grid(batch.detach().cpu().clamp(-1, 1), nrow=columns, normalize=True, value_range=(-1, 1), padding=1)
+    ax.imshow(picture.permute(1, 2, 0), cmap="gray", interpolation="nearest")
+    ax.set_axis_off()
+    if title:
+        ax.set_title(title)

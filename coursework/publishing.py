@@ -1,0 +1,264 @@
+"""solutions/*.ipynb -> notebooks/*.ipynb: the worked lessons, with the answers taken out.
+
+The student tree is generated, byte for byte reproducibly. Its metadata holds two digests: of the source's cells, so
+that any change of a source without a new publication is noticed, and of its own cells, so that a learner's work is.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
+from nbformat import NotebookNode
+
+from coursework.exercises.engine import lesson_exercises
+
+ROLES = ("setup", "lesson", "exercise", "check")
+BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+STUB = "raise NotAttempted"
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+LEAK_LENGTH = 16  # a solution's line of at least this many characters, spaces aside, is looked for elsewhere
+
+
+class PublishError(Exception):
+    """A source that cannot be published; the message lists every problem, a line each."""
+
+
+def publish(root: Path) -> list[Path]:
+    """Write notebooks/ from solutions/ and return the files that changed.
+
+    A notebook that somebody has worked in is kept beside its fresh copy. Raises PublishError, and writes nothing, if
+    any source has a problem.
+    """
+    texts = _all_student_texts(root)
+    changed = []
+    for path, text in texts.items():
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        if path.exists() and is_edited(path):
+            keep_copy(path)
+        write_atomically(path, text)
+        changed.append(path)
+    return changed
+
+
+def out_of_sync(root: Path) -> list[str]:
+    """Every way in which notebooks/ is not exactly what `publish` writes, a line each. Raises PublishError."""
+    texts = _all_student_texts(root)
+    problems = [
+        f"{path.relative_to(root)}: missing"
+        if not path.exists()
+        else f"{path.relative_to(root)}: differs from its source"
+        for path, text in texts.items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+    orphans = [p for p in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")) if p not in texts]
+    return problems + [f"{p.relative_to(root)}: has no source" for p in orphans if ".mine-" not in p.name]
+
+
+def outdated(root: Path) -> list[str]:
+    """Lessons in notebooks/ that are missing or made from another version of their source, a line each.
+
+    A learner's own work in a notebook is fine here.
+    """
+    problems = []
+    for source in sources(root):
+        path = root / "notebooks" / source.name
+        if not path.exists():
+            problems.append(f"notebooks/{path.name}: missing")
+        elif _own_metadata(path).get("source") != digest(read(source)):
+            problems.append(f"notebooks/{path.name}: made from another version of its source")
+    return problems
+
+
+def sources(root: Path) -> list[Path]:
+    """The worked lessons, in order. Raises PublishError where there is no solutions/."""
+    found = sorted((root / "solutions").glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise PublishError(f"{root / 'solutions'}: no lessons found")
+    return found
+
+
+def student_text(root: Path, name: str) -> str:
+    """The student notebook of the lesson `name` ("01_score_function") as it stands in the file. Raises PublishError."""
+    path = root / "solutions" / f"{name}.ipynb"
+    source = read(path)
+    problems = [f"{path.name}: {p}" for p in source_problems(source, int(name[:2]))]
+    if problems:
+        raise PublishError("\n".join(problems))
+    student = student_notebook(source)
+    problems = [f"{path.name}: {p}" for p in student_problems(source, student)]
+    if problems:
+        raise PublishError("\n".join(problems))
+    return nbformat.writes(student) + "\n"
+
+
+def student_notebook(source: NotebookNode) -> NotebookNode:
+    """The source without answers and outputs, by nbgrader's preprocessors."""
+    from nbgrader.preprocessors import CheckCellMetadata, ClearOutput, ClearSolutions, ComputeChecksums, LockCells
+
+    notebook, resources = nbformat.from_dict(json.loads(nbformat.writes(source))), {}
+    for step in (
+        LockCells(),
+        ClearSolutions(code_stub={"python": STUB}, text_stub="*Write your answer here.*"),
+        ClearOutput(),
+        CheckCellMetadata(),
+        ComputeChecksums(),
+    ):
+        notebook, resources = step.preprocess(notebook, resources)
+    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    notebook.metadata["coursework"] = {"source": digest(source), "cells": digest(notebook)}
+    return notebook
+
+
+def digest(notebook: NotebookNode) -> str:
+    """SHA-256 over the cells' ids, types, sources and metadata, without what an execution leaves behind."""
+    cells = [[c.get("id"), c.cell_type, c.source, _lasting(c.metadata)] for c in notebook.cells]
+    return hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()
+
+
+def _lasting(metadata: NotebookNode) -> dict:
+    return {k: v for k, v in metadata.items() if k in ("coursework", "nbgrader", "tags", "jupyter")}
+
+
+# -- what is refused -------------------------------------------------------------------------------------------------
+
+
+def source_problems(source: NotebookNode, lesson: int) -> Iterator[str]:
+    """What is wrong with a worked lesson: roles, ids, and exercises that the package does not know."""
+    for cell_id, n in Counter(c.get("id") for c in source.cells).items():
+        if cell_id is None or n > 1:
+            yield f"cell id {cell_id!r} stands {n} times"
+    for cell in source.cells:
+        yield from _cell_problems(cell)
+    known = [e.id for e in lesson_exercises(lesson)]
+    for role in ("exercise", "check"):
+        ids = [_role(c).get("id") for c in source.cells if _role(c).get("role") == role]
+        yield from (f"{role} {i}: stands {n} times" for i, n in Counter(ids).items() if n > 1)
+        yield from (f"{role} {i}: the package has no such exercise" for i in ids if i not in known)
+        yield from (f"{role} {i}: missing" for i in known if i not in ids)
+
+
+def _cell_problems(cell: NotebookNode) -> Iterator[str]:
+    role, where = _role(cell), f"cell {cell.get('id')}"
+    if role.get("role") not in ROLES:
+        yield f"{where}: metadata.coursework.role is {role.get('role')!r}, expected one of {', '.join(ROLES)}"
+    marks = cell.source.count(BEGIN), cell.source.count(END)
+    if role.get("role") == "exercise" and marks != (1, 1):
+        yield f"{where}: an exercise has one {BEGIN} and one {END}, got {marks}"
+    if role.get("role") != "exercise" and marks != (0, 0):
+        yield f"{where}: a solution outside an exercise"
+    if role.get("role") in ("exercise", "check") and "nbgrader" not in cell.metadata:
+        yield f"{where}: no nbgrader metadata"
+    if role.get("role") == "check" and f'check("{role.get("id")}"' not in cell.source:
+        yield f'{where}: does not call check("{role.get("id")}", ...)'
+
+
+def student_problems(source: NotebookNode, student: NotebookNode) -> Iterator[str]:
+    """What is wrong with a generated notebook: code that does not parse, leaks, public names that changed."""
+    for before, after in zip(source.cells, student.cells, strict=True):
+        if after.cell_type != "code":
+            continue
+        try:
+            names = _public_names(after.source)
+        except SyntaxError as error:
+            yield f"cell {after.id}: the student's code does not parse: {error.msg} in line {error.lineno}"
+            continue
+        if names != _public_names(before.source):
+            yield f"cell {after.id}: public names change from {_public_names(before.source)} to {names}"
+    yield from _leaks(source, student)
+
+
+def _leaks(source: NotebookNode, student: NotebookNode) -> Iterator[str]:
+    shown = {re.sub(r"\s", "", line): c.id for c in student.cells for line in c.source.splitlines()}
+    for cell in source.cells:
+        for line in _solution_lines(cell.source):
+            if line in shown:
+                yield f"cell {shown[line]}: shows a line of the solution in cell {cell.id}: {line}"
+    for cell in student.cells:
+        if BEGIN in cell.source or END in cell.source:
+            yield f"cell {cell.id}: a solution's mark is left"
+
+
+def _solution_lines(text: str) -> list[str]:
+    inside = re.search(f"{BEGIN}(.*?){END}", text, re.DOTALL)
+    lines = [re.sub(r"\s", "", line) for line in inside[1].splitlines()] if inside else []
+    return [line for line in lines if len(line) >= LEAK_LENGTH and not line.startswith("#")]
+
+
+def _public_names(code: str) -> list[str]:
+    """Functions with their arguments, classes and variables that a cell defines at its top level."""
+    names = []
+    for node in ast.parse(TransformerManager().transform_cell(code)).body:
+        if isinstance(node, ast.FunctionDef):
+            names.append(f"{node.name}({ast.unparse(node.args)})")
+        elif isinstance(node, ast.ClassDef):
+            names.append(node.name)
+        elif isinstance(node, ast.Assign):
+            names += [ast.unparse(t) for t in node.targets]
+    return names
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def read(path: Path) -> NotebookNode:
+    """Read a notebook. Raises PublishError for a file that is missing or is none."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except (OSError, ValueError, nbformat.reader.NotJSONError) as error:
+        raise PublishError(f"{path.name}: {str(error).splitlines()[0]}") from error
+
+
+def is_edited(path: Path) -> bool:
+    """Whether somebody has changed a cell since the notebook was generated (or nobody can tell)."""
+    try:
+        notebook = read(path)
+    except PublishError:
+        return True
+    return notebook.metadata.get("coursework", {}).get("cells") != digest(notebook)
+
+
+def keep_copy(path: Path) -> Path:
+    """Rename a notebook to NAME.mine-1.ipynb, or the first number that is free, and return the new path."""
+    number = 1
+    while (kept := path.with_name(f"{path.stem}.mine-{number}.ipynb")).exists():
+        number += 1
+    return path.rename(kept)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file under a temporary name, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _all_student_texts(root: Path) -> dict[Path, str]:
+    texts, problems = {}, []
+    for source in sources(root):
+        try:
+            texts[root / "notebooks" / source.name] = student_text(root, source.stem)
+        except PublishError as error:
+            problems.append(str(error))
+    if problems:
+        raise PublishError("\n".join(problems))
+    return texts
+
+
+def _own_metadata(path: Path) -> dict:
+    try:
+        return read(path).metadata.get("coursework", {})
+    except PublishError:
+        return {}
+
+
+def _role(cell: NotebookNode) -> dict:
+    return cell.metadata.get("coursework", {})

@@ -1,0 +1,51 @@
+"""Explorers: sliders above a picture. Without a front end the picture of the first setting is shown by itself."""
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets
+from matplotlib.figure import Figure
+
+from coursework.plots import png
+
+
+class Explorer(ipywidgets.VBox):
+    """Controls above a picture that `draw(**values)` makes anew whenever a control moves.
+
+    `controls` are ipywidgets with a `value` and a `description`; their keywords are draw's arguments. `alt` says what
+    the picture shows.
+    """
+
+    def __init__(self, draw: Callable[..., Figure], alt: str, controls: dict[str, ipywidgets.ValueWidget]) -> None:
+        self._draw, self._alt, self.controls = draw, alt, controls
+        for control in controls.values():
+            control.observe(self._redraw, names="value")
+            control.style = {"description_width": "initial"}
+            control.layout = ipywidgets.Layout(width="480px")
+        self.picture = ipywidgets.Image(value=self._png(), format="png", tooltip=alt)
+        self.picture.layout = ipywidgets.Layout(max_width="100%", object_fit="contain")
+        super().__init__([*controls.values(), self.picture])
+
+    def _png(self) -> bytes:
+        return png(self._draw(**{name: control.value for name, control in self.controls.items()}))
+
+    def _redraw(self, change: dict[str, Any]) -> None:
+        self.picture.value = self._png()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, str], dict[str, Any]]:
+        """The live widget, and the picture for viewers that cannot show one."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data = bundle[0] if isinstance(bundle, tuple) else bundle
+        still = base64.b64encode(self.picture.value).decode()
+        alt = f"Picture of an explorer: {self._alt}"
+        return {**data, "image/png": still, "text/plain": alt}, {"image/png": {"alt": alt}}
+
+
+def slider(
+    description: str, low: float, high: float, value: float, *, step: float = 0.05, log: bool = False
+) -> ipywidgets.FloatSlider | ipywidgets.FloatLogSlider:
+    """A labelled slider for a number; `log` spaces it in powers of ten (`low`, `high` are then the exponents)."""
+    if log:
+        return ipywidgets.FloatLogSlider(value=value, min=low, max=high, step=step, description=description)
+    return ipywidgets.FloatSlider(value=value, min=low, max=high, step=step, description=description)

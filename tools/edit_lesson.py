@@ -1,0 +1,91 @@
+"""An editing aid for worked lessons: solutions/NAME.ipynb <-> build/edit/NAME.py (jupytext's percent format).
+
+    python tools/edit_lesson.py open 01_score_function     writes build/edit/01_score_function.py
+    python tools/edit_lesson.py save 01_score_function     writes solutions/01_score_function.ipynb from it
+
+In the text a cell's header gives its role: `# %% role="setup"`, `# %% role="exercise" id="1.2"`,
+`# %% role="check" id="1.2"`; without one it is "lesson". Saving fills in cell ids and nbgrader's metadata, and keeps
+the outputs of cells whose code is unchanged.
+"""
+
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+from jupytext.combine import combine_inputs_with_outputs
+from nbformat import NotebookNode
+
+from coursework.publishing import KERNEL, write_atomically
+
+FORMAT = {"extension": ".py", "format_name": "percent"}
+
+
+def open_lesson(notebook: NotebookNode) -> str:
+    """The notebook as text, with roles in the headers and everything that can be derived left out."""
+    for cell in notebook.cells:
+        role = cell.metadata.pop("coursework", {})
+        cell.metadata.pop("nbgrader", None)
+        if role.get("role") != "lesson":
+            cell.metadata.update(role)
+        cell.pop("id", None)
+        cell.outputs, cell.execution_count = [], None
+    notebook.metadata = NotebookNode({"jupytext": {"notebook_metadata_filter": "-all", "cell_metadata_filter": "all"}})
+    return jupytext.writes(notebook, FORMAT)
+
+
+def save_lesson(text: str, before: NotebookNode | None) -> NotebookNode:
+    """The text as a notebook, with ids, roles, nbgrader's metadata and the outputs that `before` holds."""
+    notebook = jupytext.reads(text, FORMAT)
+    if before is not None:
+        notebook = combine_inputs_with_outputs(notebook, before, FORMAT)
+    notebook.metadata = NotebookNode({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    for number, cell in enumerate(notebook.cells, 1):
+        _complete(cell, number)
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    nbformat.validate(notebook)
+    return notebook
+
+
+def _complete(cell: NotebookNode, number: int) -> None:
+    role, tags = cell.metadata.pop("role", "lesson"), cell.metadata.get("tags")
+    exercise = cell.metadata.pop("id", None)
+    cell.id = f"cell-{number:03d}"
+    own = {"role": role, **({"id": exercise} if exercise else {})}
+    cell.metadata = NotebookNode({"coursework": own, **({"tags": tags} if tags else {})})
+    if exercise:
+        cell.metadata["nbgrader"] = _nbgrader(role, exercise)
+
+
+def _nbgrader(role: str, exercise: str) -> dict:
+    is_check = role == "check"
+    points = {"points": 1} if is_check else {}
+    return {
+        "grade": is_check,
+        "grade_id": f"{role}-{exercise.replace('.', '-')}",
+        "locked": is_check,
+        "schema_version": 3,
+        "solution": not is_check,
+        "task": False,
+        **points,
+    }
+
+
+def main(verb: str, name: str) -> None:
+    """Run one of the two verbs on the course tree in the current directory."""
+    source, text = Path("solutions", f"{name}.ipynb"), Path("build/edit", f"{name}.py")
+    if verb == "open":
+        write_atomically(text, open_lesson(nbformat.read(source, as_version=4)))
+        print(f"edit {text}, then: python tools/edit_lesson.py save {name}")
+    elif verb == "save":
+        before = nbformat.read(source, as_version=4) if source.exists() else None
+        write_atomically(source, nbformat.writes(save_lesson(text.read_text(encoding="utf-8"), before)) + "\n")
+        print(f"wrote {source}")
+    else:
+        raise SystemExit(__doc__)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit(__doc__)
+    main(*sys.argv[1:])
