@@ -128,13 +128,23 @@ class GaussianMixture:
         """The exact law of alpha X + sigma noise: means alpha mu_k, covariances alpha^2 Sigma_k + sigma^2 I.
 
         alpha, sigma: numbers or 0-d; or (B,), and then the result is B mixtures, the b-th for the b-th point of x.
-        Raises ValueError for other shapes, values that are not finite, or sigma < 0.
+        Raises ValueError for other shapes, values that are not finite, sigma < 0, or alpha = sigma = 0.
         """
+        shapes = {tuple(self._alpha.shape)}
         for name, value in (("alpha", alpha), ("sigma", sigma)):
-            finite(torch.as_tensor(value), name)
+            value = torch.as_tensor(value)
+            finite(value, name)
+            if value.ndim > 1:
+                raise ValueError(f"{name}: expected a number or shape (B,), got {tuple(value.shape)}")
+            shapes.add(tuple(value.shape))
+        if len(shapes - {()}) > 1:
+            raise ValueError(f"alpha, sigma: expected numbers or one shape (B,), got {sorted(shapes - {()})}")
         if not holds(torch.as_tensor(sigma) >= 0):
             raise ValueError("sigma: expected values >= 0")
-        return self._diffuse(alpha, sigma)
+        noised = self._diffuse(alpha, sigma)
+        if not holds((noised._alpha != 0) | (noised._sigma > 0)):
+            raise ValueError("alpha, sigma: both are 0, which leaves a point and no density")
+        return noised
 
     def posterior(self, x_t: Tensor, alpha: float | Tensor, sigma: float | Tensor) -> "Posterior":
         """The exact p(x_0 | x_t) for x_t = alpha x_0 + sigma noise: its `.mean` (B, D) and `.covariance` (B, D, D).
@@ -143,18 +153,19 @@ class GaussianMixture:
         and gain A_k = alpha Sigma_k (alpha^2 Sigma_k + sigma^2 I)^{-1}. Raises ValueError for sigma <= 0.
         """
         positive(sigma, "sigma")
-        noised = self.diffuse(alpha, sigma)
-        noised._check_points(x_t)
         if self._alpha.ndim:
             raise ValueError("posterior: expected a mixture that was not diffused point by point")
-        return Posterior(self, noised, x_t)
+        prior = self._settled()
+        noised = prior.diffuse(alpha, sigma)
+        noised._check_points(x_t)
+        return Posterior(prior, noised, x_t)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "GaussianMixture":
         """The same mixture on another device, or with samples of another dtype."""
         other = self._copy()
-        for name in ("_means", "_eigenvalues", "_eigenvectors", "_log_weights", "_alpha", "_sigma"):
-            value = getattr(other, name)
-            setattr(other, name, None if value is None else value.to(device))
+        for name, value in list(vars(other).items()):
+            if isinstance(value, Tensor):
+                setattr(other, name, value.to(device))
         other.device, other.dtype = other._means.device, dtype or self.dtype
         return other
 
@@ -173,8 +184,15 @@ class GaussianMixture:
         other._alpha = alpha * self._alpha
         other._sigma = torch.hypot(alpha * self._sigma, sigma)
         other._alpha, other._sigma = torch.broadcast_tensors(other._alpha, other._sigma)
-        if other._alpha.ndim > 1:
-            raise ValueError(f"alpha, sigma: expected numbers or shape (B,), got {tuple(other._alpha.shape)}")
+        return other
+
+    def _settled(self) -> "GaussianMixture":
+        """The same law with its alpha and sigma (0-d) worked into the components."""
+        other = self._copy()
+        other._means = self._alpha * self._means
+        other._eigenvalues = self._alpha**2 * self._eigenvalues + self._sigma**2
+        other._alpha, other._sigma = torch.ones_like(self._alpha), torch.zeros_like(self._sigma)
+        vars(other).pop("_rotated_means", None)
         return other
 
     def _check_points(self, x: Tensor) -> None:
@@ -188,8 +206,9 @@ class GaussianMixture:
     def _score(self, x: Tensor) -> Tensor:
         return torch.cat([p.score() for p in self._pieces(x)]).to(x.dtype)
 
-    def _pieces(self, x: Tensor) -> list["_Points"]:
-        width = 1 if self._eigenvalues.shape[1] == 1 else self.n_dims
+    def _pieces(self, x: Tensor, width: int | None = None) -> list["_Points"]:
+        """x in pieces of CHUNK entries (b, K, width); log_prob and score of isotropic mixtures need width 1 only."""
+        width = width or self._eigenvalues.shape[1]
         size = max(1, CHUNK // (self.n_components * width))
         alphas = self._alpha.split(size) if self._alpha.ndim else None
         sigmas = self._sigma.split(size) if self._sigma.ndim else None
@@ -256,7 +275,7 @@ class _Points:
         origin = self.mixture._means.mean(0)
         x, means = self.x - self.alpha[:, 0] * origin, self.mixture._means - origin
         square = (x**2).sum(1, keepdim=True) - 2 * self.alpha[:, 0] * (x @ means.T)
-        return (square + self.alpha[:, 0] ** 2 * (means**2).sum(1)).clamp(min=0) / self.variances[..., 0]
+        return (square + self.alpha[:, 0] ** 2 * (means**2).sum(1)) / self.variances[..., 0]
 
     @property
     def isotropic(self) -> bool:
@@ -309,24 +328,21 @@ class Posterior:
 
     @cached_property
     def _pieces(self) -> list["_Points"]:
-        return self.noised._pieces(self.x_t)
+        return self.noised._pieces(self.x_t, self.prior.n_dims)
 
-    def _gain(self, p: "_Points") -> tuple[Tensor, Tensor, Tensor]:
-        """alpha, the prior's eigenvalues l_k and the gains alpha l_k / (alpha^2 l_k + sigma^2)."""
-        a0, s0 = (v.reshape(-1, 1, 1) for v in (self.prior._alpha, self.prior._sigma))
-        alpha, before = p.alpha / a0, a0**2 * self.prior._eigenvalues + s0**2
-        return alpha, before, alpha * before / p.variances
+    def _gain(self, p: "_Points") -> Tensor:
+        """alpha l_k / (alpha^2 l_k + sigma^2), l_k the prior's eigenvalues."""
+        return p.alpha * self.prior._eigenvalues / p.variances
 
     def _mean(self, p: "_Points") -> Tensor:
-        _, _, gain = self._gain(p)
         r = p.responsibilities
-        return r @ (self.prior._alpha * self.prior._means) + p.combine(r[..., None] * gain * p.offsets)
+        return r @ self.prior._means + p.combine(r[..., None] * self._gain(p) * p.offsets)
 
     def _covariance(self, p: "_Points") -> Tensor:
         """sum_k r_k (C_k + (m_k - m)(m_k - m)^T), one point at a time."""
-        alpha, before, gain = self._gain(p)
-        within = p.responsibilities[..., None] * (1 - alpha * gain) * before
-        centres = self.prior._alpha * self.prior._rotated_means + gain * p.offsets
+        gain = self._gain(p)
+        within = p.responsibilities[..., None] * (1 - p.alpha * gain) * self.prior._eigenvalues
+        centres = self.prior._rotated_means + gain * p.offsets
         mean = self._mean(p)
         rows = zip(p.responsibilities, within.expand_as(centres), centres, mean, strict=True)
         return torch.stack([self._point_covariance(*row) for row in rows])

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from coursework._arguments import batch, expand, finite, like, one_of, positive
+from coursework._arguments import batch, expand, finite, floating, like, one_of, positive
 
 if TYPE_CHECKING:
     from coursework.sdes import SDE
@@ -86,6 +86,10 @@ class ScoreModel(nn.Module):
     def predict(self, x: Tensor, t: float | Tensor, target: str, label: Tensor | None = None) -> Tensor:
         """The network's answer at (x, t) as `target`: "score", "noise", "data" or "velocity"."""
         one_of(target, PREDICTIONS, "target")
+        floating(x, "x")
         time = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+        expand(time, x, "t")
         value = self.network(x, time) if label is None else self.network(x, time, label)
+        value = value.to(x.dtype)  # autocast gives bfloat16
+        like(value, x, "network's value", "x")
         return _convert(value, x, self.sde.alpha(t), self.sde.sigma(t), self.prediction, target)

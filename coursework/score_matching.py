@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from coursework._arguments import at_least, batch, expand, flat_sum, like, one_of, positive
+from coursework._arguments import at_least, batch, expand, flat_sum, floating, like, one_of, positive
 
 if TYPE_CHECKING:
     from coursework.sdes import SDE
@@ -26,7 +26,7 @@ def explicit_score_matching(score: Score, x: Tensor, target: Score) -> Tensor:
     Source: Vincent 2011, section 3 (his name: explicit score matching).
     """
     batch(x, "x")
-    return 0.5 * flat_sum((_value(score, x) - target(x)) ** 2).mean()
+    return 0.5 * flat_sum((_value(score, x) - _value(target, x, "target")) ** 2).mean()
 
 
 def implicit_score_matching(score: Score, x: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def denoising_objective(
     """
     batch(x, "x")
     one_of(weighting, WEIGHTINGS, "weighting")
-    t = _uniform_time(sde, x, generator) if times is None else times.to(x.dtype)
+    t = _uniform_time(sde, x, generator) if times is None else _given_times(times, x)
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     x_t = sde.perturb(x, t, noise)
     value = model(x_t, t) if label is None else model(x_t, t, label)
@@ -144,9 +144,15 @@ def _uniform_time(sde: "SDE", x: Tensor, generator: torch.Generator | None) -> T
     return sde.t_min + (sde.T - sde.t_min) * u
 
 
-def _value(score: Score, x: Tensor) -> Tensor:
+def _given_times(times: Tensor, x: Tensor) -> Tensor:
+    floating(times, "times")
+    expand(times, x, "times")
+    return times.to(x.dtype)
+
+
+def _value(score: Score, x: Tensor, name: str = "score") -> Tensor:
     value = score(x)
-    like(value, x, "score's value", "x")
+    like(value, x, f"{name}'s value", "x")
     return value
 
 

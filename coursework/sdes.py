@@ -12,10 +12,10 @@ from torch import Tensor
 from coursework._arguments import at_least, batch, expand, flat_sum, floating, like
 
 
-def as_time(t: float | Tensor) -> Tensor:
+def as_time(t: float | Tensor, name: str = "t") -> Tensor:
     """Return `t` as a floating-point tensor; a Python number becomes float64, so that coefficients lose nothing."""
     t = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
-    floating(t, "t")
+    floating(t, name)
     return t
 
 
@@ -62,7 +62,8 @@ class SDE:
 
         Raises ValueError where no t in [0, T] has that log-SNR.
         """
-        target = as_time(log_snr).double()
+        given = as_time(log_snr, "log_snr")
+        target = given.double()
         ends = torch.tensor([0.0, self.T], dtype=torch.float64, device=target.device)
         most, least = self.log_snr(ends)
         slack = 1e-9 * (1 + target.abs())
@@ -73,7 +74,7 @@ class SDE:
             middle = (low + high) / 2
             earlier = self.log_snr(middle) > target
             low, high = torch.where(earlier, middle, low), torch.where(earlier, high, middle)
-        return ((low + high) / 2).to(as_time(log_snr).dtype)
+        return ((low + high) / 2).to(given.dtype)
 
     def perturb(self, x0: Tensor, t: float | Tensor, noise: Tensor) -> Tensor:
         """x_t = alpha(t) x_0 + sigma(t) noise. Shapes: x0, noise (B, *S) -> (B, *S)."""
@@ -217,8 +218,8 @@ def karras_times(sde: SDE, n_steps: int, *, t_min: float | None = None, rho: flo
 
     Shape: (n_steps + 1,), float64. Raises ValueError for rho <= 0.
     """
-    if not rho > 0:
-        raise ValueError(f"rho: expected a value > 0, got {rho}")
+    if not 0 < rho < math.inf:
+        raise ValueError(f"rho: expected a finite value > 0, got {rho}")
     t_min = _grid_end(sde, n_steps, t_min)
     first, last = (math.exp(-end / 2) ** (1 / rho) for end in _end_log_snrs(sde, t_min))
     ratio = torch.linspace(first, last, n_steps + 1, dtype=torch.float64)[1:-1] ** rho
