@@ -57,6 +57,9 @@ class GaussianMixture:
         positive(weights, "weights")
         self._means = means.double()
         self._eigenvalues, self._eigenvectors = _decompose(covariances, means)
+        self._rotated_means = self._means  # Q_k^T mu_k, (K, D)
+        if self._eigenvectors is not None:
+            self._rotated_means = torch.einsum("dke,kd->ke", self._eigenvectors, self._means)
         self._log_weights = torch.log(weights.double() / weights.double().sum())
         self._alpha = self._means.new_tensor(1.0)
         self._sigma = self._means.new_tensor(0.0)
@@ -171,7 +174,8 @@ class GaussianMixture:
 
     # -- how ------------------------------------------------------------------------------------------------------
     # Sigma_k = Q_k diag(l_k) Q_k^T is decomposed once. At (alpha, sigma) the eigenvectors stay and the eigenvalues
-    # become alpha^2 l_k + sigma^2, so that nothing of shape (B, K, D, D) is ever needed.
+    # become alpha^2 l_k + sigma^2, so that nothing of shape (B, K, D, D) is ever needed. Nothing is cached later than
+    # in __init__: a tensor first computed inside a torch.func transform or inference mode is of no use outside it.
 
     def _copy(self) -> "GaussianMixture":
         other = object.__new__(GaussianMixture)
@@ -189,10 +193,9 @@ class GaussianMixture:
     def _settled(self) -> "GaussianMixture":
         """The same law with its alpha and sigma (0-d) worked into the components."""
         other = self._copy()
-        other._means = self._alpha * self._means
+        other._means, other._rotated_means = self._alpha * self._means, self._alpha * self._rotated_means
         other._eigenvalues = self._alpha**2 * self._eigenvalues + self._sigma**2
         other._alpha, other._sigma = torch.ones_like(self._alpha), torch.zeros_like(self._sigma)
-        vars(other).pop("_rotated_means", None)
         return other
 
     def _check_points(self, x: Tensor) -> None:
@@ -227,31 +230,20 @@ class GaussianMixture:
             return z
         size = max(1, CHUNK // self.n_dims**2)
         pieces = zip(k.split(size), z.split(size), strict=True)
-        return torch.cat([torch.einsum("nde,ne->nd", self._eigenvectors[i], v) for i, v in pieces])
+        return torch.cat([torch.einsum("dne,ne->nd", self._eigenvectors[:, i], v) for i, v in pieces])
 
     def _rotate(self, x: Tensor) -> Tensor:
         """Q_k^T x for every k: (n, D) -> (n, K, D)."""
         if self._eigenvectors is None:
             return x[:, None, :]
-        return (x @ self._basis).unflatten(1, (self.n_components, self.n_dims))
+        return (x @ self._eigenvectors.flatten(1)).unflatten(1, (self.n_components, self.n_dims))
 
     def _rotate_back(self, diagonal: Tensor) -> Tensor:
         """sum_k Q_k diag(d_k) Q_k^T: (K, D) -> (D, D)."""
         if self._eigenvectors is None:
             return torch.diag(diagonal.sum(0))
-        return (self._basis * diagonal.flatten()) @ self._basis.T
-
-    @cached_property
-    def _basis(self) -> Tensor:
-        """All eigenvectors side by side, (D, K D)."""
-        return self._eigenvectors.permute(1, 0, 2).flatten(1)
-
-    @cached_property
-    def _rotated_means(self) -> Tensor:
-        """Q_k^T mu_k, (K, D)."""
-        if self._eigenvectors is None:
-            return self._means
-        return torch.einsum("kde,kd->ke", self._eigenvectors, self._means)
+        basis = self._eigenvectors.flatten(1)
+        return (basis * diagonal.flatten()) @ basis.T
 
 
 class _Points:
@@ -305,7 +297,7 @@ class _Points:
         """sum_k Q_k v_k, (b, K, D) -> (b, D)."""
         if self.mixture._eigenvectors is None:
             return values.sum(1)
-        return values.flatten(1) @ self.mixture._basis.T
+        return values.flatten(1) @ self.mixture._eigenvectors.flatten(1).T
 
 
 @dataclass(frozen=True)
@@ -350,7 +342,7 @@ class Posterior:
     def _point_covariance(self, r: Tensor, within: Tensor, centres: Tensor, mean: Tensor) -> Tensor:
         """Shapes: (K,), (K, D), (K, D), (D,) -> (D, D)."""
         vectors = self.prior._eigenvectors
-        centred = (centres if vectors is None else torch.einsum("kde,ke->kd", vectors, centres)) - mean
+        centred = (centres if vectors is None else torch.einsum("dke,ke->kd", vectors, centres)) - mean
         return self.prior._rotate_back(within) + centred.T @ (r[:, None] * centred)
 
 
@@ -380,7 +372,7 @@ def _check_like_means(value: Tensor, means: Tensor, name: str, shapes: list[tupl
 
 
 def _decompose(covariances: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Eigenvalues (K, 1) or (K, D) and, for full covariances, eigenvectors (K, D, D)."""
+    """Eigenvalues (K, 1) or (K, D) and, for full covariances, all eigenvectors: (D, K, D), Q_k at [:, k]."""
     k, d = means.shape
     _check_like_means(covariances, means, "covariances", [(k, d, d), (k, d), (k,)])
     if covariances.ndim < 3:
@@ -393,4 +385,4 @@ def _decompose(covariances: Tensor, means: Tensor) -> tuple[Tensor, Tensor | Non
     eigenvalues, eigenvectors = torch.linalg.eigh(covariances.double())
     if not bool((eigenvalues > 0).all()):
         raise ValueError(f"covariances: expected positive definite, got an eigenvalue {eigenvalues.min().item():.3g}")
-    return eigenvalues, eigenvectors
+    return eigenvalues, eigenvectors.transpose(0, 1).contiguous()
