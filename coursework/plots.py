@@ -53,14 +53,26 @@ def density(ax: Axes, log_prob: Callable[[Tensor], Tensor], extent: Extent, *, l
 
 
 def score_field(
-    ax: Axes, score: Callable[[Tensor], Tensor], extent: Extent, *, n: int = 20, unit: bool = False, color: str = "C1"
+    ax: Axes,
+    score: Callable[[Tensor], Tensor],
+    extent: Extent,
+    *,
+    n: int = 20,
+    unit: bool = False,
+    scale: float | None = None,
+    color: str = "C1",
 ) -> None:
-    """Arrows of a score on an n x n grid; `unit` shows directions only. `score`: (n, 2) -> (n, 2)."""
+    """Arrows of a score on an n x n grid. `score`: (m, 2) -> (m, 2).
+
+    `unit` shows directions only; `scale` is the length that spans the picture's width (chosen by matplotlib if None: set
+    it where pictures are compared).
+    """
     x, y, points = grid(extent, n)
     arrows = score(points).detach()
     if unit:
         arrows = arrows / arrows.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    ax.quiver(x, y, arrows[:, 0].reshape(x.shape), arrows[:, 1].reshape(x.shape), color=color, angles="xy", width=0.004)
+    u, v = (arrows[:, i].reshape(x.shape) for i in (0, 1))
+    ax.quiver(x, y, u, v, color=color, angles="xy", width=0.004, scale=scale)
     _plane(ax, extent)
 
 

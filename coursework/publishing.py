@@ -5,6 +5,7 @@ that any change of a source without a new publication is noticed, and of its own
 """
 
 import ast
+import copy
 import hashlib
 import json
 import os
@@ -103,7 +104,7 @@ def student_notebook(source: NotebookNode) -> NotebookNode:
     """The source without answers and outputs, by nbgrader's preprocessors."""
     from nbgrader.preprocessors import CheckCellMetadata, ClearOutput, ClearSolutions, ComputeChecksums, LockCells
 
-    notebook, resources = nbformat.from_dict(json.loads(nbformat.writes(source))), {}
+    notebook, resources = copy.deepcopy(source), {}
     for step in (
         LockCells(),
         ClearSolutions(code_stub={"python": STUB}, text_stub="*Write your answer here.*"),

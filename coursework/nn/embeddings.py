@@ -1,0 +1,26 @@
+"""Features of the time t that a network can tell apart."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class SinusoidalEmbedding(nn.Module):
+    """[sin(w_k s t), cos(w_k s t)], w_k = 10000^(-k / (dim/2 - 1)), s = `scale` (Vaswani et al. 2017; Ho et al. 2020).
+
+    Shapes: t (B,) -> (B, dim). With t in [0, 1] and s = 1 nearly all features would be constant; s = 1000 spreads them.
+    Raises ValueError for a dim that is odd or below 4.
+    """
+
+    def __init__(self, dim: int, scale: float = 1000.0) -> None:
+        super().__init__()
+        if dim % 2 or dim < 4:
+            raise ValueError(f"dim: expected an even number >= 4, got {dim}")
+        k = torch.arange(dim // 2)
+        self.register_buffer("frequencies", scale * torch.exp(-math.log(10_000) * k / (dim // 2 - 1)), persistent=False)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """The features of each t."""
+        angles = t[:, None] * self.frequencies.to(t.dtype)
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
