@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from coursework._arguments import batch, expand, finite, floating, like, one_of, positive
+from coursework._arguments import batch, expand, finite, floating, holds, like, one_of, positive
 
 if TYPE_CHECKING:
     from coursework.sdes import SDE
@@ -23,7 +23,8 @@ def convert(
     noise = (sigma x_t + alpha velocity) / (alpha^2 + sigma^2).
 
     Shapes: value, x_t (B, *S); alpha, sigma numbers, 0-d or (B,) -> (B, *S). `source` and `target` are each one of
-    "score", "noise", "data", "velocity". Raises ValueError for other names, shapes that differ or sigma <= 0.
+    "score", "noise", "data", "velocity". Raises ValueError for other names, shapes that differ, sigma <= 0, or
+    alpha = 0 where noise or score would have to tell x_0.
     Source: Salimans & Ho 2022, section 4 and appendix D (velocity); the divisor is 1 only where alpha^2 + sigma^2 = 1.
     """
     one_of(source, PREDICTIONS, "source")
@@ -32,6 +33,8 @@ def convert(
     like(value, x_t, "value", "x_t")
     finite(torch.as_tensor(alpha), "alpha")
     positive(sigma, "sigma")
+    if source in ("score", "noise") and target in ("data", "velocity") and not holds(torch.as_tensor(alpha) != 0):
+        raise ValueError(f"alpha: expected values other than 0 to turn {source} into {target}, got 0")
     return _convert(value, x_t, alpha, sigma, source, target)
 
 

@@ -66,9 +66,10 @@ class SDE:
         target = given.double()
         ends = torch.tensor([0.0, self.T], dtype=torch.float64, device=target.device)
         most, least = self.log_snr(ends)
-        slack = 1e-9 * (1 + target.abs())
+        slack = max(1e-9, 8 * torch.finfo(given.dtype).eps) * (1 + target.abs())
         if not bool(((target <= most + slack) & (target >= least - slack)).all()):
-            raise ValueError(f"log_snr: expected values in [{least:.6g}, {most:.6g}], got {target.tolist()}")
+            got = f"{target.min():.6g} to {target.max():.6g}" if target.ndim else f"{target:.6g}"
+            raise ValueError(f"log_snr: expected values in [{least:.6g}, {most:.6g}], got {got}")
         low, high = torch.zeros_like(target), torch.full_like(target, self.T)
         for _ in range(64):
             middle = (low + high) / 2
