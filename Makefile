@@ -1,0 +1,56 @@
+# The course's commands; `make help` lists them. Everything happens in .venv, which tools/set_up.py makes and repairs.
+
+PYTHON ?= python3
+JOBS ?= 1
+export TORCH_INDEX
+
+BIN := .venv/bin
+# Another Python than .venv has is used only where it is asked for: make lab PYTHON=python3.12
+THIS_PYTHON := $(if $(filter command environment,$(firstword $(origin PYTHON))),--this-python)
+# Without a display, or over SSH, JupyterLab prints its address instead of opening a browser.
+NO_BROWSER := $(shell if [ -n "$$SSH_CONNECTION" ] || { [ "$$(uname)" = Linux ] && [ -z "$$DISPLAY$$WAYLAND_DISPLAY" ]; }; \
+	then echo --no-browser; fi)
+AS_ROOT := $(shell if [ "$$(id -u)" = 0 ]; then echo --allow-root; fi)
+
+.DEFAULT_GOAL := help
+.PHONY: help set-up lab test run publish outputs lint lock doctor clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
+		printf '  make %-8s  %s\n' "$$name" "$$text"; done
+	@echo '  options: PYTHON=python3.12   PORT=8899 (lab)   JOBS=2 (run, outputs)'
+	@echo '           TORCH_INDEX=<the address PyTorch'"'"'s install page shows for CPU> for the smaller build of torch'
+
+set-up: ## make or repair .venv (the other targets do this by themselves)
+	@$(PYTHON) tools/set_up.py --quiet $(THIS_PYTHON)
+
+lab: set-up ## open the course in JupyterLab
+	@$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(PORT),--port=$(PORT)) $(NO_BROWSER) $(AS_ROOT) \
+		--ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
+
+test: set-up ## run all tests
+	@$(BIN)/python -m pytest
+
+run: set-up ## execute every lesson into build/executed
+	@$(BIN)/coursework run --jobs $(JOBS)
+
+publish: set-up ## write notebooks/ from solutions/
+	@$(BIN)/coursework publish
+
+outputs: set-up ## execute solutions/ and store the outputs there
+	@$(BIN)/coursework run --tree solutions --store --jobs $(JOBS)
+
+lint: set-up ## check style and formatting
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+lock: set-up ## bring requirements.lock in line with pyproject.toml
+	@$(BIN)/python -m venv build/lock && build/lock/bin/python -m pip install --quiet uv
+	@build/lock/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+		--no-emit-index-url --no-header --no-annotate --quiet -o requirements.lock $(if $(UPGRADE),--upgrade)
+
+doctor: set-up ## say what this machine can do, and what to mend
+	@$(BIN)/coursework doctor
+
+clean: ## remove what was built (.venv and your notebooks stay)
+	@rm -rf build .pytest_cache .ruff_cache *.egg-info
+	@find coursework solutions notebooks tests tools -name __pycache__ -prune -exec rm -rf {} +
