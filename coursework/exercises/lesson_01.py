@@ -1,0 +1,370 @@
+"""Exercises of lesson 01, the score function."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+from coursework.distributions import GaussianMixture
+from coursework.exercises.draws import covariances, normal, points_near, uniform
+from coursework.exercises.engine import Exercise, Misconception
+
+# -- 1.1 the score of a Gaussian ---------------------------------------------------------------------------------------
+
+
+def gaussian_score(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    """-covariance^{-1} (x - mean). Shapes: (B, D), (D,), (D, D) -> (B, D)."""
+    return -torch.linalg.solve(covariance, (x - mean).T).T
+
+
+def _draw_gaussian(generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    mean = normal(generator, 3)
+    return mean + normal(generator, 5, 3), mean, covariances(generator, 1, 3)[0]
+
+
+def _by_standard_deviation(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    return -torch.linalg.solve(torch.linalg.cholesky(covariance), (x - mean).T).T
+
+
+GAUSSIAN = Exercise(
+    id="1.1",
+    title="the score of a Gaussian",
+    reference=gaussian_score,
+    draw=_draw_gaussian,
+    misconceptions=(
+        Misconception(
+            "the sign is turned: your score points away from the mean. log p falls as x leaves the mean, so its "
+            "gradient points back, towards mean - x.",
+            lambda x, mean, covariance: -gaussian_score(x, mean, covariance),
+        ),
+        Misconception(
+            "you multiply by the covariance where its inverse belongs: a narrow Gaussian pulls hard, a wide one gently.",
+            lambda x, mean, covariance: -(x - mean) @ covariance,
+        ),
+        Misconception(
+            "you divide once by a standard deviation (a Cholesky factor); the exponent has the inverse covariance, "
+            "which is two such factors.",
+            _by_standard_deviation,
+        ),
+        Misconception(
+            "you use only the diagonal of the covariance: the correlations between coordinates are lost.",
+            lambda x, mean, covariance: -(x - mean) / covariance.diagonal(),
+        ),
+        Misconception("you forgot to subtract the mean.", lambda x, mean, covariance: gaussian_score(x, 0, covariance)),
+    ),
+    hints=(
+        "Write log p(x) for one x first. Which term depends on x? The normaliser does not.",
+        "The gradient of 1/2 (x - mean)^T A (x - mean) with symmetric A is A (x - mean). Mind the minus in the exponent.",
+        "x has the points in its rows: `torch.linalg.solve(covariance, (x - mean).T).T` applies the inverse to each row.",
+    ),
+)
+
+# -- 1.2 the score of a mixture ----------------------------------------------------------------------------------------
+
+
+def mixture_score(x: Tensor, means: Tensor, covariances: Tensor, weights: Tensor) -> Tensor:
+    """sum_k r_k(x) s_k(x). Shapes: (B, D), (K, D), (K, D, D), (K,) -> (B, D)."""
+    return GaussianMixture(means, covariances, weights).score(x)
+
+
+def _components(x: Tensor, means: Tensor, covariances: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-densities (B, K) and scores (B, K, D) of the components."""
+    laws = [GaussianMixture(m[None], c[None]) for m, c in zip(means, covariances, strict=True)]
+    return torch.stack([p.log_prob(x) for p in laws], 1), torch.stack([p.score(x) for p in laws], 1)
+
+
+def _combine(responsibilities: Tensor, scores: Tensor) -> Tensor:
+    return (responsibilities[..., None] * scores).sum(1)
+
+
+def _weights_only(x: Tensor, means: Tensor, covariances: Tensor, weights: Tensor) -> Tensor:
+    return _combine(weights.expand(len(x), -1), _components(x, means, covariances)[1])
+
+
+def _without_weights(x: Tensor, means: Tensor, covariances: Tensor, weights: Tensor) -> Tensor:
+    log_probs, scores = _components(x, means, covariances)
+    return _combine(torch.softmax(log_probs, 1), scores)
+
+
+def _density_gradient(x: Tensor, means: Tensor, covariances: Tensor, weights: Tensor) -> Tensor:
+    log_probs, scores = _components(x, means, covariances)
+    return _combine(weights * log_probs.exp(), scores)
+
+
+def _without_determinants(x: Tensor, means: Tensor, covariances: Tensor, weights: Tensor) -> Tensor:
+    log_probs, scores = _components(x, means, covariances)
+    return _combine(torch.softmax(weights.log() + log_probs + 0.5 * torch.logdet(covariances), 1), scores)
+
+
+def _nearest_only(x: Tensor, means: Tensor, covariances: Tensor, weights: Tensor) -> Tensor:
+    log_probs, scores = _components(x, means, covariances)
+    return scores[torch.arange(len(x)), (weights.log() + log_probs).argmax(1)]
+
+
+def _draw_mixture(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    means, weights = 1.5 * normal(generator, 3, 2), uniform(generator, 3, low=0.2, high=1.0)
+    return points_near(generator, 5, means), means, covariances(generator, 3, 2), weights / weights.sum()
+
+
+MIXTURE = Exercise(
+    id="1.2",
+    title="the score of a mixture",
+    reference=mixture_score,
+    draw=_draw_mixture,
+    misconceptions=(
+        Misconception(
+            "you weight the component scores with the mixture weights w_k. The weights that belong there depend on x: the "
+            "responsibilities r_k(x) = w_k N_k(x) / p(x).",
+            _weights_only,
+        ),
+        Misconception(
+            "your responsibilities leave out the mixture weights w_k: r_k is proportional to w_k N_k(x).",
+            _without_weights,
+        ),
+        Misconception(
+            "this is the gradient of p, not of log p: it is not divided by p(x).",
+            _density_gradient,
+        ),
+        Misconception(
+            "your component densities lack the factor det(Sigma_k)^(-1/2). It cancels for one Gaussian, but not between "
+            "components of different size.",
+            _without_determinants,
+        ),
+        Misconception(
+            "you take the score of the most responsible component alone. Between components the score is a soft blend.",
+            _nearest_only,
+        ),
+    ),
+    hints=(
+        "Start from p = sum_k w_k N_k. The gradient of log p is the gradient of p, divided by p.",
+        "The gradient of N_k is N_k times its score s_k (exercise 1.1). Collect the factors w_k N_k(x) / p(x): call them "
+        "r_k(x). They are positive and sum to 1.",
+        "Compute log w_k + log N_k(x) as a (B, K) tensor and take `torch.softmax(..., dim=1)`: that is r, and it cannot "
+        "overflow. `torch.logdet` gives log-determinants.",
+    ),
+)
+
+# -- 1.3 the score of an energy ----------------------------------------------------------------------------------------
+
+
+def energy_score(energy: "Energy", x: Tensor) -> Tensor:
+    """-grad E(x). Shapes: energy (B, D) -> (B,); x (B, D) -> (B, D)."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(energy(x).sum(), x)
+    return -gradient
+
+
+class Energy:
+    """E(x) = 1/2 x^T A x + c sum cos(x), an energy whose normaliser nobody knows."""
+
+    def __init__(self, matrix: Tensor, ripple: Tensor) -> None:
+        self.matrix, self.ripple = matrix, ripple
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Shapes: (B, D) -> (B,)."""
+        return 0.5 * ((x @ self.matrix) * x).sum(1) + self.ripple * torch.cos(x).sum(1)
+
+
+def _draw_energy(generator: Generator) -> tuple[Energy, Tensor]:
+    return Energy(covariances(generator, 1, 3)[0], uniform(generator, low=0.5, high=1.5)), normal(generator, 4, 3)
+
+
+def _of_mean(energy: Energy, x: Tensor) -> Tensor:
+    return energy_score(energy, x) / len(x)
+
+
+ENERGY = Exercise(
+    id="1.3",
+    title="the score of an energy",
+    reference=energy_score,
+    draw=_draw_energy,
+    misconceptions=(
+        Misconception(
+            "the sign is turned: p is proportional to exp(-E), so the score is minus the gradient of the energy, and "
+            "points downhill in E.",
+            lambda energy, x: -energy_score(energy, x),
+        ),
+        Misconception(
+            "you differentiate the mean of the energies over the batch, so every score is divided by the batch size. "
+            "Each point's score depends on that point alone: differentiate the sum.",
+            _of_mean,
+        ),
+        Misconception(
+            "this is the gradient of exp(-E), not of its logarithm.",
+            lambda energy, x: torch.exp(-energy(x))[:, None] * energy_score(energy, x),
+        ),
+        Misconception(
+            "you normalise the energies over the batch (a softmax): the constant Z is an integral over all of space, and "
+            "the score does not need it.",
+            lambda energy, x: energy_score(energy, x) * (1 - torch.softmax(-energy(x), 0))[:, None],
+        ),
+    ),
+    hints=(
+        "Write log p(x) = -E(x) - log Z. What does Z contribute to the gradient with respect to x?",
+        "`torch.autograd.grad(y, x)` wants a scalar y. The energies of different points do not depend on each other.",
+        "Make a copy that can be differentiated, `x = x.detach().requires_grad_()`, then differentiate `energy(x).sum()`.",
+    ),
+)
+
+# -- 1.4 zeros of the score --------------------------------------------------------------------------------------------
+
+
+def ascending_directions(score: "MixtureScore", x: Tensor) -> Tensor:
+    """Number of positive eigenvalues of the score's Jacobian. Shapes: x (B, D) -> (B,) long."""
+    return (torch.linalg.eigvalsh(_jacobian(score, x)) > 0).sum(1)
+
+
+def _jacobian(score: "MixtureScore", x: Tensor) -> Tensor:
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda point: score(point[None])[0]))(x.detach())
+    return 0.5 * (jacobian + jacobian.mT)
+
+
+class MixtureScore:
+    """The score of a mixture as a plain function (B, D) -> (B, D)."""
+
+    def __init__(self, mixture: GaussianMixture) -> None:
+        self.mixture = mixture
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Shapes: (B, D) -> (B, D)."""
+        return self.mixture.score(x)
+
+
+def _draw_zeros(generator: Generator) -> tuple[MixtureScore, Tensor]:
+    """Two components on a random line: points at the modes, between them, and far out."""
+    direction = torch.nn.functional.normalize(normal(generator, 3), dim=0)
+    variance, distance = uniform(generator, 1, low=0.3, high=0.6), uniform(generator, 1, low=2.0, high=3.0)
+    mixture = GaussianMixture(torch.stack([-distance * direction, distance * direction]), variance.expand(2))
+    ends = torch.stack([-distance * direction, 0 * direction, distance * direction, 0.02 * direction])
+    return MixtureScore(mixture), ends + 0.01 * normal(generator, 4, 3)
+
+
+ZEROS = Exercise(
+    id="1.4",
+    title="zeros of the score",
+    reference=ascending_directions,
+    draw=_draw_zeros,
+    misconceptions=(
+        Misconception(
+            "you count the negative eigenvalues: those are directions in which x is a maximum.",
+            lambda score, x: (torch.linalg.eigvalsh(_jacobian(score, x)) < 0).sum(1),
+        ),
+        Misconception(
+            "you call every zero of the score a maximum (the circulating statement itself).",
+            lambda score, x: torch.zeros(len(x), dtype=torch.long),
+        ),
+        Misconception(
+            "you look at the diagonal of the Jacobian only: the signs that matter are those of its eigenvalues, which do "
+            "not depend on the choice of axes.",
+            lambda score, x: (_jacobian(score, x).diagonal(dim1=1, dim2=2) > 0).sum(1),
+        ),
+        Misconception(
+            "you count singular values, which are never negative: take eigenvalues.",
+            lambda score, x: (torch.linalg.svdvals(_jacobian(score, x)) > 0).sum(1),
+        ),
+    ),
+    hints=(
+        "The Jacobian of the score is the Hessian of log p. What tells a maximum, a saddle and a minimum apart?",
+        "At a maximum every eigenvalue of the Hessian is negative. Each positive one is a direction in which log p rises.",
+        "`torch.func.vmap(torch.func.jacrev(one_point))(x)` gives (B, D, D), with "
+        "`one_point = lambda p: score(p[None])[0]`; then `torch.linalg.eigvalsh`.",
+    ),
+)
+
+# -- 1.5 the score of noisy data ---------------------------------------------------------------------------------------
+
+
+def noisy_score(x: Tensor, mean: Tensor, covariance: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """Score of alpha X + sigma noise for Gaussian X. Shapes: (B, D), (D,), (D, D), (), () -> (B, D)."""
+    return gaussian_score(x, alpha * mean, alpha**2 * covariance + sigma**2 * torch.eye(len(mean), dtype=x.dtype))
+
+
+def _noisy(a_mean: int, a_covariance: int, s_power: int) -> Callable[..., Tensor]:
+    def wrong(x: Tensor, mean: Tensor, covariance: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        eye = torch.eye(len(mean), dtype=x.dtype)
+        return gaussian_score(x, alpha**a_mean * mean, alpha**a_covariance * covariance + sigma**s_power * eye)
+
+    return wrong
+
+
+def _draw_noisy(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    x, mean, covariance = _draw_gaussian(generator)
+    return x, mean, covariance, uniform(generator, low=0.3, high=0.9), uniform(generator, low=0.3, high=0.8)
+
+
+NOISY = Exercise(
+    id="1.5",
+    title="the score of noisy data",
+    reference=noisy_score,
+    draw=_draw_noisy,
+    misconceptions=(
+        Misconception(
+            "you add sigma where its square belongs: variances add, standard deviations do not.",
+            _noisy(a_mean=1, a_covariance=2, s_power=1),
+        ),
+        Misconception(
+            "you scale the covariance with alpha: scaling X by alpha scales its covariance by alpha squared.",
+            _noisy(a_mean=1, a_covariance=1, s_power=2),
+        ),
+        Misconception(
+            "you left the mean where it was: alpha scales it too.", _noisy(a_mean=0, a_covariance=2, s_power=2)
+        ),
+        Misconception(
+            "you left the data's covariance unscaled: it shrinks with alpha squared.",
+            _noisy(a_mean=1, a_covariance=0, s_power=2),
+        ),
+        Misconception(
+            "you use the score of the clean law at the noisy point, which is the claim to be repaired.",
+            lambda x, mean, covariance, alpha, sigma: gaussian_score(x, mean, covariance),
+        ),
+    ),
+    hints=(
+        "alpha X + sigma noise is Gaussian again: a linear map of Gaussians. Only its mean and covariance are needed.",
+        "E[alpha X + sigma noise] = alpha E[X]. Noise and X are independent, so their covariances add.",
+        "Cov[alpha X] = alpha^2 Cov[X] and Cov[sigma noise] = sigma^2 I. Then call your function of exercise 1.1.",
+    ),
+)
+
+# -- 1.6 when two modes merge ------------------------------------------------------------------------------------------
+
+
+def merging_noise(distance: Tensor, std: Tensor) -> Tensor:
+    """Noise at which 1/2 N(-distance, std^2) + 1/2 N(distance, std^2) becomes unimodal. Shapes: (), () -> ()."""
+    return torch.sqrt(distance**2 - std**2)
+
+
+def _draw_merging(generator: Generator) -> tuple[Tensor, Tensor]:
+    return uniform(generator, low=1.5, high=4.0), uniform(generator, low=0.2, high=1.2)
+
+
+MERGING = Exercise(
+    id="1.6",
+    title="when two modes merge",
+    reference=merging_noise,
+    draw=_draw_merging,
+    misconceptions=(
+        Misconception(
+            "you forgot that the data is already spread by std: the total variance std^2 + sigma^2 has to reach "
+            "distance^2.",
+            lambda distance, std: 1 * distance,
+        ),
+        Misconception(
+            "you subtract standard deviations: it is their squares that add up.",
+            lambda distance, std: distance - std,
+        ),
+        Misconception("this is the variance of the noise; sigma is its square root.", lambda d, std: d**2 - std**2),
+        Misconception(
+            "you ask for the total standard deviation to reach the distance between the modes, 2 distance; the Jacobian "
+            "at the midpoint changes sign at half of that.",
+            lambda distance, std: torch.sqrt(4 * distance**2 - std**2),
+        ),
+    ),
+    hints=(
+        "At the midpoint x = 0 the score is zero by symmetry. The modes have merged when x = 0 has become a maximum.",
+        "With v = std^2 + sigma^2 the score is (-x + m tanh(m x / v)) / v, m = distance. Expand it around x = 0.",
+        "The slope at 0 is (-1 + m^2 / v) / v. It changes sign at v = m^2.",
+    ),
+)
+
+EXERCISES = (GAUSSIAN, MIXTURE, ENERGY, ZEROS, NOISY, MERGING)
