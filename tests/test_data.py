@@ -22,6 +22,7 @@ import pytest
 import scipy.stats
 import torch
 from sklearn.datasets import load_digits
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.datasets import CIFAR10, FashionMNIST
 
 from coursework.data import (
@@ -638,9 +639,24 @@ def test_generator_decides_the_order_of_each_epoch():
     assert first != second
 
 
+class IndexDevices(TorchDispatchMode):
+    """Notes where the indices of every indexing lie: on another device than the data, each would cost a transfer."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.index.Tensor:
+            self.seen += [index.device.type for index in args[1]]
+        return func(*args, **(kwargs or {}))
+
+
 def test_batches_stay_on_the_device():
-    for images, labels in batches(numbered(10, device="meta"), 4, generator=seeded()):
-        assert images.device.type == labels.device.type == "meta"
+    with IndexDevices() as index_devices:
+        for images, labels in batches(numbered(10, device="meta"), 4, generator=seeded()):
+            assert images.device.type == labels.device.type == "meta"
+    assert index_devices.seen == ["meta"] * 6
 
 
 @pytest.mark.parametrize(
