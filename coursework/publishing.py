@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +106,8 @@ def student_notebook(source: NotebookNode) -> NotebookNode:
     from nbgrader.preprocessors import CheckCellMetadata, ClearOutput, ClearSolutions, ComputeChecksums, LockCells
 
     notebook, resources = copy.deepcopy(source), {}
+    for cell in notebook.cells:
+        cell.metadata = nbformat.from_dict(_lasting(cell.metadata))
     for step in (
         LockCells(),
         ClearSolutions(code_stub={"python": STUB}, text_stub="*Write your answer here.*"),
@@ -133,9 +136,6 @@ def _lasting(metadata: NotebookNode) -> dict:
 
 def source_problems(source: NotebookNode, lesson: int) -> Iterator[str]:
     """What is wrong with a worked lesson: roles, ids, and exercises that the package does not know."""
-    for cell_id, n in Counter(c.get("id") for c in source.cells).items():
-        if cell_id is None or n > 1:
-            yield f"cell id {cell_id!r} stands {n} times"
     for cell in source.cells:
         yield from _cell_problems(cell)
     known = [e.id for e in lesson_exercises(lesson)]
@@ -167,12 +167,12 @@ def student_problems(source: NotebookNode, student: NotebookNode) -> Iterator[st
         if after.cell_type != "code":
             continue
         try:
-            names = _public_names(after.source)
+            wanted, names = _public_names(before.source), _public_names(after.source)
         except SyntaxError as error:
-            yield f"cell {after.id}: the student's code does not parse: {error.msg} in line {error.lineno}"
+            yield f"cell {after.id}: the code does not parse: {error.msg} in line {error.lineno}"
             continue
-        if names != _public_names(before.source):
-            yield f"cell {after.id}: public names change from {_public_names(before.source)} to {names}"
+        if names != wanted:
+            yield f"cell {after.id}: public names change from {wanted} to {names}"
     yield from _leaks(source, student)
 
 
@@ -210,10 +210,11 @@ def _public_names(code: str) -> list[str]:
 
 
 def read(path: Path) -> NotebookNode:
-    """Read a notebook. Raises PublishError for a file that is missing or is none."""
+    """Read a notebook. Raises PublishError for a file that is missing, is none, or whose cell ids are not unique."""
     try:
-        return nbformat.read(path, as_version=4)
-    except (OSError, ValueError, nbformat.reader.NotJSONError) as error:
+        with warnings.catch_warnings(action="error"):
+            return nbformat.read(path, as_version=4)
+    except (OSError, ValueError, Warning, nbformat.reader.NotJSONError) as error:
         raise PublishError(f"{path.name}: {str(error).splitlines()[0]}") from error
 
 

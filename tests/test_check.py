@@ -1,0 +1,231 @@
+"""The exercise engine: whatever a learner's function does, the message is clear and the kernel lives."""
+
+import contextlib
+import re
+import threading
+import time
+
+import pytest
+import torch
+
+from coursework import exercises
+from coursework.exercises import CheckFailed, NotAttempted, case, check, hint
+from coursework.exercises.attempt import PRINTED_MOST, TimeIsUp, run
+from coursework.exercises.engine import find, judge
+from coursework.exercises.lesson_01 import gaussian_score
+from coursework.exercises.report import Box, verdict_box
+
+GAUSSIAN = find("1.1")
+
+
+def verdict(attempt):
+    return judge(GAUSSIAN, attempt)
+
+
+def wrong(attempt):
+    judged = verdict(attempt)
+    assert judged.outcome == "wrong"
+    return judged
+
+
+def loops_forever(x, mean, covariance):
+    while True:
+        pass
+
+
+def loops_and_catches_everything(x, mean, covariance):
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("attempt", [loops_forever, loops_and_catches_everything])
+def test_endless_loop_ends_within_ten_seconds(attempt):
+    start = time.monotonic()
+    message = wrong(attempt).message
+    assert time.monotonic() - start < 10
+    assert "never ends" in message
+
+
+def test_output_of_megabytes_is_cut():
+    def prints(x, mean, covariance):
+        for _ in range(30):
+            print("y" * 1_000_000)
+        return gaussian_score(x, mean, covariance)
+
+    judged = verdict(prints)
+    assert judged.outcome == "passed"
+    assert len(judged.printed) < PRINTED_MOST + 100
+    assert "characters more" in judged.printed
+
+
+def test_mutated_argument_is_noticed():
+    def mutates(x, mean, covariance):
+        result = gaussian_score(x, mean, covariance)
+        x -= mean
+        return result
+
+    assert "in place" in wrong(mutates).message
+
+
+@pytest.mark.parametrize(
+    ("attempt", "words"),
+    [
+        (lambda x, mean, covariance: x * float("nan"), "15 of 15 values are NaN"),
+        (lambda x, mean, covariance: gaussian_score(x, mean, covariance).float(), "expected dtype torch.float64, got"),
+        (lambda x, mean, covariance: gaussian_score(x, mean, covariance)[0], r"expected shape \(5, 3\), got \(3,\)"),
+        (lambda x, mean, covariance: None, "Is a `return` missing"),
+        (lambda x, mean, covariance: gaussian_score(x, mean, covariance).numpy(), "torch.Tensor, got ndarray"),
+        (lambda x, mean, covariance: 1 / 0, "raises ZeroDivisionError: division by zero"),
+        (lambda x: x, "raises TypeError"),
+        (lambda x, mean, covariance: exit(1), "raises SystemExit"),
+        (lambda x, mean, covariance: 3 * gaussian_score(x, mean, covariance), "3 times the expected"),
+        (lambda x, mean, covariance: gaussian_score(x, mean, covariance) + 1e-3, r"expected .*, got .* at \[0, 0\]"),
+        (torch.zeros(3), "check needs a function, got a torch.Tensor"),
+        (None, "check needs a function, got NoneType"),
+    ],
+)
+def test_message_says_what_is_wrong(attempt, words):
+    assert re.search(words, wrong(attempt).message)
+
+
+def test_error_names_the_learners_line(tmp_path):
+    path = tmp_path / "cell.py"
+    path.write_text("def attempt(x, mean, covariance):\n    y = x - mean\n    return y @ y @ y\n")
+    scope = {}
+    exec(compile(path.read_text(), str(path), "exec"), scope)
+    assert "line 3: return y @ y @ y" in wrong(scope["attempt"]).message
+
+
+def test_endless_recursion_is_an_error_like_any_other():
+    def recurses(x, mean, covariance):
+        return recurses(x, mean, covariance)
+
+    assert "RecursionError" in wrong(recurses).message
+
+
+def test_warnings_reach_the_learner_and_not_the_kernel():
+    def warns(x, mean, covariance):
+        import warnings
+
+        warnings.warn("look here", stacklevel=1)
+        return -gaussian_score(x, mean, covariance)
+
+    assert "look here" in wrong(warns).printed
+
+
+def test_a_number_is_accepted_where_a_0d_tensor_is_expected():
+    assert judge(find("1.6"), lambda distance, std: float((distance**2 - std**2) ** 0.5)).outcome == "passed"
+
+
+def test_interrupt_stops_the_attempt_and_is_raised_again(monkeypatch):
+    before = set(threading.enumerate())
+    join, interrupts = threading.Thread.join, iter([KeyboardInterrupt])
+
+    def interrupted(thread, timeout=None):
+        for interrupt in interrupts:
+            raise interrupt
+        return join(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(lambda: loops_forever(0, 0, 0), 60)
+    assert set(threading.enumerate()) <= before
+
+
+def test_time_limit_counts_all_cases_together():
+    got = run(lambda: [time.sleep(0.05) for _ in range(1000)], 0.3)
+    assert isinstance(got.error, TimeIsUp)
+
+
+def test_check_returns_the_learners_function_where_it_is_right(capsys):
+    def mine(x, mean, covariance):
+        return gaussian_score(x, mean, covariance)
+
+    assert check("1.1", mine) is mine
+    assert "passed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "attempt", [lambda x, mean, covariance: -gaussian_score(x, mean, covariance), lambda *a: stub()]
+)
+def test_check_falls_back_to_the_reference_and_says_so(attempt, capsys):
+    assert check("1.1", attempt) is GAUSSIAN.reference
+    assert "goes on with the reference implementation" in capsys.readouterr().out
+
+
+def stub():
+    raise NotAttempted
+
+
+def test_named_misconception_reaches_the_learner(capsys):
+    check("1.1", lambda x, mean, covariance: (x - mean) @ torch.linalg.inv(covariance))
+    assert "the sign is turned" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("attempt", [lambda *a: stub(), lambda *a: None, lambda x, m, c: -gaussian_score(x, m, c)])
+def test_grading_raises_for_anything_but_a_pass(attempt, monkeypatch):
+    monkeypatch.setenv("COURSEWORK_GRADING", "1")
+    with pytest.raises(CheckFailed):
+        check("1.1", attempt)
+
+
+def test_grading_is_silent_about_a_pass_and_draws_fresh_cases(monkeypatch, capsys):
+    monkeypatch.setenv("COURSEWORK_GRADING", "1")
+    seen = []
+
+    def mine(x, mean, covariance):
+        seen.append(x.clone())
+        return gaussian_score(x, mean, covariance)
+
+    check("1.1", mine)
+    check("1.1", mine)
+    assert capsys.readouterr().out == capsys.readouterr().err == ""
+    assert not any(torch.equal(a, b) for i, a in enumerate(seen) for b in seen[:i])
+    monkeypatch.setenv("COURSEWORK_GRADING_SEED", "5")
+    seen.clear()
+    check("1.1", mine)
+    first = seen.copy()
+    seen.clear()
+    check("1.1", mine)
+    assert all(torch.equal(a, b) for a, b in zip(first, seen, strict=True))
+
+
+def test_hints_come_one_at_a_time(capsys, monkeypatch):
+    monkeypatch.setattr(exercises, "_hints_given", {})
+    shown = []
+    for _ in range(len(GAUSSIAN.hints) + 1):
+        hint("1.1")
+        shown.append(capsys.readouterr().out)
+    assert [h in s for h, s in zip(GAUSSIAN.hints, shown, strict=False)] == [True] * len(GAUSSIAN.hints)
+    assert GAUSSIAN.hints[1] not in shown[0]
+    assert GAUSSIAN.hints[-1] in shown[-1]
+
+
+def test_case_gives_the_arguments_of_a_failure():
+    message = wrong(lambda x, mean, covariance: gaussian_score(x, mean, covariance) + (x.sum() > 0)).message
+    number = int(message.split()[1].rstrip(":"))
+    x, mean, covariance = case("1.1", number)
+    assert x.sum() > 0
+    assert f"{gaussian_score(x, mean, covariance)[0, 0].item():.6g}" in message
+
+
+@pytest.mark.parametrize("bad", ["1.99", "77.1", "one", ""])
+def test_unknown_exercise_is_refused(bad):
+    with pytest.raises(ValueError, match="id: no exercise"):
+        check(bad, gaussian_score)
+
+
+def test_box_escapes_html_and_marks_code():
+    box = Box("wrong", "a < b", ("use `x < 1` & <script>",))
+    assert "<script>" not in box._repr_html_()
+    assert "<code>x &lt; 1</code>" in box._repr_html_()
+    assert repr(box).splitlines() == ["✗ a < b", "  use `x < 1` & <script>"]
+
+
+def test_box_of_a_pass_shows_what_was_printed():
+    def prints(x, mean, covariance):
+        print("hello")
+        return gaussian_score(x, mean, covariance)
+
+    assert "hello" in repr(verdict_box(verdict(prints)))
