@@ -670,9 +670,11 @@ def test_batches_refuse_at_once(batch_size, drop_last, error):
 # ---------------------------------------------------------------- imports
 
 
-def test_importing_data_loads_no_pictures_and_no_topic():
+def test_importing_data_loads_neither_pictures_nor_slow_libraries_nor_topics():
     code = "import sys, coursework.data; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not any(name.split(".")[0] in ("matplotlib", "seaborn", "ipywidgets") for name in loaded)
+    assert not any(
+        name.split(".")[0] in ("matplotlib", "seaborn", "ipywidgets", "torchvision", "sklearn") for name in loaded
+    )
     own = {name for name in loaded if name.startswith("coursework.") and not name.startswith("coursework.data")}
     assert own == {"coursework._arguments"}

@@ -2,6 +2,8 @@
 
 Searched in this order: the folder that the environment variable COURSEWORK_DATA names, the folder that Debian's package
 dataset-fashion-mnist fills, the user's cache. Only then torchvision downloads into the cache.
+
+torchvision is imported where it is needed: importing it takes as long as importing torch, and the toy laws need none.
 """
 
 import os
@@ -12,14 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10, MNIST
 
 VARIABLE = "COURSEWORK_DATA"
 SYSTEM_FOLDER = Path("/usr/share/datasets")  # Debian's dataset-fashion-mnist fills its subfolder fashion-mnist
 TIMEOUT = 30.0  # seconds without an answer after which a download is given up
-
-DATASETS: dict[str, type[MNIST] | type[CIFAR10]] = {"fashion-mnist": FashionMNIST, "mnist": MNIST, "cifar10": CIFAR10}
 
 # Below each place searched: torchvision's folder first, then the flat ones. The files of Fashion-MNIST and MNIST have
 # the same names, so those that lie in the place itself are taken for the former.
@@ -49,10 +51,17 @@ def places() -> list[Path]:
     return [*first, SYSTEM_FOLDER, cache_folder()]
 
 
+def dataset_class(name: str) -> "type[MNIST] | type[CIFAR10]":
+    """torchvision's class for the image set."""
+    from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
+
+    return {"fashion-mnist": FashionMNIST, "mnist": MNIST, "cifar10": CIFAR10}[name]
+
+
 def file_names(name: str) -> list[str]:
     """The files of an image set, uncompressed, as torchvision's class of it lists them."""
-    dataset = DATASETS[name]
-    if issubclass(dataset, MNIST):
+    dataset = dataset_class(name)
+    if name != "cifar10":
         return [Path(file).stem for file, _ in dataset.resources]
     return [file for file, _ in dataset.train_list + dataset.test_list] + [dataset.meta["filename"]]
 
@@ -98,7 +107,7 @@ def _fetch(name: str, folder: str) -> None:
     """torchvision's download, which shows its progress and compares checksums, with every failure as one line."""
     try:
         with _socket_timeout(TIMEOUT):
-            DATASETS[name](folder, download=True)
+            dataset_class(name)(folder, download=True)
     except (OSError, RuntimeError, HTTPException) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise ConnectionError(_advice(name, f"not found, and the download failed ({reason})")) from error

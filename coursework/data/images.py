@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torchvision.datasets import CIFAR10
-from torchvision.datasets.mnist import read_image_file, read_label_file
-from torchvision.datasets.utils import check_integrity
 
 from coursework._arguments import at_least, one_of
 from coursework.data.checks import floating_dtype
-from coursework.data.files import DATASETS, find, locate, obtain
+from coursework.data.files import SUBFOLDERS, dataset_class, find, locate, obtain
 
-NAMES = ("digits", *DATASETS)
+NAMES = ("digits", *SUBFOLDERS)
 SPLITS = ("train", "test")
 
 # How many images each class has: their sum is the number of images, and they tell Fashion-MNIST from MNIST, whose files
@@ -81,7 +78,7 @@ def load(
 
 def available() -> dict[str, str | None]:
     """Where each image set is found on this machine, None if it would have to be downloaded. Opens no file."""
-    return {"digits": "scikit-learn", **{name: _where(name) for name in DATASETS}}
+    return {"digits": "scikit-learn", **{name: _where(name) for name in SUBFOLDERS}}
 
 
 def default_images() -> str:
@@ -130,11 +127,14 @@ def _read(name: str, split: str, download: bool) -> tuple[torch.Tensor, torch.Te
     folder = obtain(name, download)
     if name == "cifar10":
         return _read_cifar(folder, split)
-    return *_read_idx(folder, name, split), 255, tuple(DATASETS[name].classes)
+    return *_read_idx(folder, name, split), 255, tuple(dataset_class(name).classes)
 
 
 def _read_cifar(folder: Path, split: str) -> tuple[torch.Tensor, torch.Tensor, int, tuple[str, ...]]:
     """torchvision compares every file's checksum with the published one before it opens any."""
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import check_integrity
+
     try:
         dataset = CIFAR10(folder.parent, train=split == "train")
     except RuntimeError as error:
@@ -146,6 +146,8 @@ def _read_cifar(folder: Path, split: str) -> tuple[torch.Tensor, torch.Tensor, i
 
 
 def _read_idx(folder: Path, name: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    from torchvision.datasets.mnist import read_image_file, read_label_file
+
     start = {"train": "train", "test": "t10k"}[split]
     counts = CLASS_COUNTS[name, split]
     images = _parse(locate(folder, f"{start}-images-idx3-ubyte"), read_image_file, (sum(counts), 28, 28))
