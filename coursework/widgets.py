@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import ipywidgets
@@ -23,23 +24,22 @@ class Explorer(ipywidgets.VBox):
             control.observe(self._redraw, names="value")
             control.style = {"description_width": "initial"}
             control.layout = ipywidgets.Layout(width="480px")
-        self.picture = ipywidgets.Image(value=self._png(), format="png", tooltip=alt)
-        self.picture.layout = ipywidgets.Layout(max_width="100%", object_fit="contain")
+        self.picture = ipywidgets.HTML()
+        self._redraw()
         super().__init__([*controls.values(), self.picture])
 
-    def _png(self) -> bytes:
-        return png(self._draw(**{name: control.value for name, control in self.controls.items()}))
-
-    def _redraw(self, change: dict[str, Any]) -> None:
-        self.picture.value = self._png()
+    def _redraw(self, change: dict[str, Any] | None = None) -> None:
+        values = {name: control.value for name, control in self.controls.items()}
+        self._still = base64.b64encode(png(self._draw(**values))).decode()
+        image = f'<img src="data:image/png;base64,{self._still}" alt="{escape(self._alt)}" style="max-width: 100%">'
+        self.picture.value = image
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, str], dict[str, Any]]:
         """The live widget, and the picture for viewers that cannot show one."""
         bundle = super()._repr_mimebundle_(**kwargs)
         data = bundle[0] if isinstance(bundle, tuple) else bundle
-        still = base64.b64encode(self.picture.value).decode()
         alt = f"Picture of an explorer: {self._alt}"
-        return {**data, "image/png": still, "text/plain": alt}, {"image/png": {"alt": alt}}
+        return {**data, "image/png": self._still, "text/plain": alt}, {"image/png": {"alt": alt}}
 
 
 def slider(
