@@ -1,0 +1,407 @@
+"""The command `coursework` over tiny lessons made here."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from nbformat import v4
+from typer.testing import CliRunner
+
+from coursework import environment, publishing, running
+from coursework.cli import app, join_pairs
+from coursework.environment import Finding
+
+ROOT = Path(__file__).resolve().parent.parent
+PARAMETERS = "seed = 0\nsize: int = 3\nlow, high = 0, 1"
+
+
+def write_lesson(path: Path, *cells: str, parameters: str | None = PARAMETERS) -> None:
+    """Writes a notebook of code cells, the first one tagged `parameters`."""
+    tagged = [v4.new_code_cell(parameters, id="parameters", metadata={"tags": ["parameters"]})] if parameters else []
+    code = [v4.new_code_cell(source, id=f"cell-{i}") for i, source in enumerate(cells)]
+    nbformat.write(v4.new_notebook(cells=[*tagged, *code]), path)
+
+
+def make_tree(root: Path) -> Path:
+    """Makes an empty course tree."""
+    for name in running.TREES:
+        (root / name).mkdir()
+    return root
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """An empty course tree, as the current directory."""
+    monkeypatch.chdir(make_tree(tmp_path))
+    return tmp_path
+
+
+def call(*arguments: str):
+    """Runs the command in this process; its outputs are in `.stdout` and `.stderr`."""
+    return CliRunner().invoke(app, list(arguments))
+
+
+def printed(path: Path) -> str:
+    """What an executed lesson printed."""
+    return "".join(running.texts(nbformat.read(path, as_version=4)))
+
+
+# The tree
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["publish"], ["publish", "--check"], ["run"], ["reset", "01"]])
+def test_outside_a_course_tree_every_command_says_so(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    result = call(*command)
+    assert result.exit_code == 2
+    assert "is not a course tree (notebooks/ and solutions/ missing)" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+# doctor
+
+
+def test_doctor_without_problems(tree, monkeypatch):
+    monkeypatch.setattr(environment, "diagnose", lambda root: [Finding("ok", "Python 3"), Finding("note", "no data")])
+    result = call("doctor")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == ["ok      Python 3", "note    no data"]
+
+
+def test_doctor_prints_the_mend_of_each_problem_and_fails(tree, monkeypatch):
+    findings = [Finding("problem", "this", "do that"), Finding("ok", "fine"), Finding("problem", "these", "do those")]
+    monkeypatch.setattr(environment, "diagnose", lambda root: findings)
+    result = call("doctor")
+    assert result.exit_code == 1
+    assert re.findall("mend: (.*)", result.stdout) == ["do that", "do those"]
+    assert result.stdout.count("PROBLEM ") == 2
+
+
+def test_doctor_finds_the_problems_of_an_empty_tree(tree):
+    result = call("doctor")
+    assert result.exit_code == 1
+    assert "PROBLEM requirements.lock is missing\n        mend: git checkout requirements.lock" in result.stdout
+    assert "PROBLEM lessons: " in result.stdout
+    assert result.stdout.count("PROBLEM") == result.stdout.count("mend: ")
+
+
+# publish
+
+
+def test_publish_prints_what_it_wrote(tree, monkeypatch):
+    monkeypatch.setattr(publishing, "publish", lambda root: [root / "notebooks" / "01_a.ipynb"])
+    result = call("publish")
+    assert (result.exit_code, result.stdout) == (0, f"{Path('notebooks/01_a.ipynb')}\n")
+
+
+@pytest.mark.parametrize(("problems", "status"), [([], 0), (["01_a: stale", "02_b: missing"], 1)])
+def test_publish_check_fails_where_the_trees_differ(tree, monkeypatch, problems, status):
+    monkeypatch.setattr(publishing, "out_of_sync", lambda root: problems)
+    result = call("publish", "--check")
+    assert (result.exit_code, result.stdout.splitlines()) == (status, problems)
+
+
+@pytest.mark.parametrize("arguments", [["publish"], ["publish", "--check"]])
+def test_publish_prints_every_problem_of_the_sources(tree, monkeypatch, arguments):
+    def fail(root):
+        raise publishing.PublishError("first\nsecond")
+
+    monkeypatch.setattr(publishing, "publish", fail)
+    monkeypatch.setattr(publishing, "out_of_sync", fail)
+    result = call(*arguments)
+    assert (result.exit_code, result.stderr) == (1, "first\nsecond\n")
+
+
+# run: names and parameters
+
+
+def names(tree: Path, *wanted: str) -> list[str]:
+    """The lessons that these names pick."""
+    return [path.stem for path in running.find_lessons(tree / "notebooks", wanted)]
+
+
+def test_names_pick_lessons_by_number_or_beginning(tree):
+    for name in ("00_start", "01_score", "10_likelihood", "01_score.mine-1"):
+        write_lesson(tree / "notebooks" / f"{name}.ipynb")
+    assert names(tree) == ["00_start", "01_score", "10_likelihood"]
+    assert names(tree, "1") == names(tree, "01") == names(tree, "01_sc") == ["01_score"]
+    assert names(tree, "notebooks/01_score.ipynb", "0") == ["00_start", "01_score"]
+    for unknown in ("2", "score", "100", ""):
+        with pytest.raises(running.RunError, match=r"no lesson .*; there are 00_start, 01_score, 10_likelihood"):
+            names(tree, unknown)
+
+
+def test_an_unknown_name_is_refused_in_one_line(tree):
+    write_lesson(tree / "notebooks" / "01_a.ipynb")
+    result = call("run", "7")
+    assert (result.exit_code, result.stderr) == (2, "coursework: no lesson '7'; there are 01_a\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("-1", -1),
+        ("1e-3", 0.001),
+        ("true", True),
+        ("True", True),
+        ("null", None),
+        ("None", None),
+        ("[1, 2]", [1, 2]),
+        ("(1, 2)", (1, 2)),
+        ("'a b'", "a b"),
+        ('{"a": 1}', {"a": 1}),
+        ("cpu", "cpu"),
+        ("cuda:1", "cuda:1"),
+        ("", ""),
+    ],
+)
+def test_values_of_parameters(text, value):
+    assert running.parse_value(text) == value
+    assert type(running.parse_value(text)) is type(value)
+
+
+def test_pairs_are_joined_and_nothing_else():
+    assert join_pairs(["01", "-p", "a", "-1", "--jobs", "2", "--parameter", "b", "c=d"]) == [
+        *("01", "-p", "a=-1", "--jobs", "2", "--parameter", "b=c=d")
+    ]
+    assert join_pairs(["-p", "a"]) == ["-p", "a"]
+
+
+def test_unknown_parameters_are_refused_before_anything_runs(tree):
+    write_lesson(tree / "notebooks" / "01_a.ipynb")
+    write_lesson(tree / "notebooks" / "02_b.ipynb", parameters=None)
+    write_lesson(tree / "notebooks" / "03_c.ipynb", parameters="other = 1")
+    result = call("run", "-p", "seed", "3")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        "coursework: 02_b has no cell tagged 'parameters', so it takes none",
+        "03_c has no parameter 'seed'; it has other",
+    ]
+    assert not (tree / "build").exists()
+
+
+def test_the_parameters_of_a_lesson(tree):
+    write_lesson(tree / "notebooks" / "01_a.ipynb", "later = 1")
+    assert running.defined_parameters(tree / "notebooks" / "01_a.ipynb") == {"seed", "size", "low", "high"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["-p", "seed"], "-p"),
+        (["-p", "0seed", "1"], "-p takes a name and a value"),
+        (["--tree", "lessons"], "tree: expected one of notebooks, solutions"),
+        (["--jobs", "0"], "jobs: expected at least 1"),
+        (["--timeout", "0"], "timeout: expected a positive number"),
+        (["--store"], "store: only for the tree solutions"),
+        (["--store", "--tree", "solutions", "-p", "seed", "1"], "store: only for the tree solutions"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(tree, arguments, part):
+    write_lesson(tree / "notebooks" / "01_a.ipynb")
+    write_lesson(tree / "solutions" / "01_a.ipynb")
+    result = call("run", *arguments)
+    assert result.exit_code == 2
+    assert part in result.stderr
+
+
+def test_an_empty_tree_is_refused(tree):
+    result = call("run")
+    assert result.exit_code == 2
+    assert "no lessons in" in result.stderr
+
+
+# run: executing
+
+
+VERDICTS = """print("✓ Exercise 1.1 (a): passed")
+print("○ Exercise 1.2 (b): not attempted\\n  Write: passed")
+from IPython.display import display
+class Box:
+    __repr__ = lambda self: "✗ Exercise 1.3 (c: d): wrong\\n  Case 1"
+display(Box())
+Box()"""
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """One run of five lessons, two at a time, each ending in another way."""
+    root = make_tree(tmp_path_factory.mktemp("course"))
+    folder = root / "notebooks"
+    write_lesson(folder / "00_fine.ipynb", VERDICTS, "import os; print(os.getcwd(), os.environ['OMP_NUM_THREADS'])")
+    write_lesson(folder / "01_fails.ipynb", "print('before')", "1 / 0", "print('after')")
+    write_lesson(folder / "02_hangs.ipynb", "print('before')", "import time; time.sleep(60)")
+    write_lesson(folder / "03_dies.ipynb", "import os; os._exit(3)")
+    write_lesson(folder / "04_plain.ipynb", "print('plain')", parameters=None)
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        yield root, call("run", "--jobs", "2", "--timeout", "4")
+    finally:
+        os.chdir(before)
+
+
+def test_a_lesson_that_dies_stops_no_other(executed):
+    _, result = executed
+    assert result.exit_code == 1
+    table = result.stdout.rpartition("\n\n")[2].splitlines()
+    assert re.split(r"\s{2,}", table[0]) == [
+        *("lesson", "status", "seconds", "passed", "not attempted", "wrong", "error")
+    ]
+    assert [line.split()[:2] for line in table[1:]] == [
+        *(["00_fine", "ok"], ["01_fails", "failed"], ["02_hangs", "failed"], ["03_dies", "failed"], ["04_plain", "ok"])
+    ]
+
+
+def test_the_table_gives_the_first_line_of_each_error(executed):
+    _, result = executed
+    errors = dict(re.findall(r"^(\d\d_\w+) +failed(?: +\S+){4}  (.*)$", result.stdout, re.MULTILINE))
+    assert errors["01_fails"] == "cell [3]: ZeroDivisionError: division by zero"
+    assert "timed out" in errors["02_hangs"]
+    assert "Kernel died" in errors["03_dies"]
+
+
+def test_the_table_counts_the_checks(executed):
+    _, result = executed
+    fine = next(line for line in result.stdout.splitlines() if re.match("00_fine +ok", line))
+    assert fine.split()[3:] == ["1", "1", "2"]
+
+
+def test_every_lesson_leaves_what_it_got_to(executed):
+    root, _ = executed
+    folder = root / "build" / "executed"
+    assert sorted(path.name for path in folder.iterdir()) == [path.name for path in running.lessons(root / "notebooks")]
+    assert "before" in printed(folder / "01_fails.ipynb")
+    assert "after" not in printed(folder / "01_fails.ipynb")
+    assert "before" in printed(folder / "02_hangs.ipynb")
+
+
+def test_lessons_run_in_their_folder_and_share_the_cores(executed):
+    root, _ = executed
+    threads = max(1, environment.cores() // 2)
+    assert f"{root / 'notebooks'} {threads}\n" in printed(root / "build" / "executed" / "00_fine.ipynb")
+
+
+def test_parameters_reach_the_lesson_and_out_is_respected(tree):
+    write_lesson(tree / "notebooks" / "01_a.ipynb", "print(seed, size, low)")
+    result = call("run", "1", "-p", "seed", "-7", "-p", "size", "[1, 2]", "--out", "elsewhere")
+    assert result.exit_code == 0
+    assert printed(tree / "elsewhere" / "01_a.ipynb") == "-7 [1, 2] 0\n"
+    assert not (tree / "build").exists()
+
+
+STORED = """import time; print(time.time() * 0)
+from IPython.display import display
+display({"application/vnd.jupyter.widget-view+json": {"model_id": str(time.time())}, "text/plain": "HBox()"}, raw=True)
+display({"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/html": "picture"}, raw=True)"""
+
+
+def test_store_writes_outputs_back_and_nothing_that_changes(tree):
+    path = tree / "solutions" / "01_a.ipynb"
+    write_lesson(path, STORED)
+    before = nbformat.read(path, as_version=4)
+    first = (call("run", "--tree", "solutions", "--store").exit_code, path.read_text())
+    after = nbformat.read(path, as_version=4)
+    assert first[0] == 0
+    assert [cell.execution_count for cell in after.cells] == [1, 2]
+    assert [output.get("text") or output.data for output in after.cells[1].outputs] == [
+        "0.0\n",
+        {"text/html": "picture"},
+    ]
+    for cell, old in zip(after.cells, before.cells, strict=True):
+        assert (cell.id, cell.source, cell.metadata) == (old.id, old.source, old.metadata)
+    assert after.metadata == before.metadata
+    assert (call("run", "--tree", "solutions", "--store").exit_code, path.read_text()) == first
+    assert (tree / "build" / "executed" / "solutions" / "01_a.ipynb").exists()
+
+
+def test_store_keeps_the_source_of_a_lesson_that_fails(tree):
+    path = tree / "solutions" / "01_a.ipynb"
+    write_lesson(path, "1 / 0")
+    before = path.read_text()
+    assert call("run", "--tree", "solutions", "--store").exit_code == 1
+    assert path.read_text() == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+@pytest.mark.parametrize(("jobs", "sent"), [(1, signal.SIGINT), (2, signal.SIGINT), (2, signal.SIGTERM)])
+def test_an_interrupt_leaves_no_kernel_behind(tree, jobs, sent):
+    for name in ("01_a", "02_b"):
+        code = f"import os, time; open('{name}.pid', 'w').write(str(os.getpid())); time.sleep(60)"
+        write_lesson(tree / "notebooks" / f"{name}.ipynb", code)
+    command = [sys.executable, "-m", "coursework.cli", "run", "--jobs", str(jobs)]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ) as process:
+        kernels = [kernel_of(tree / "notebooks" / f"{name}.pid") for name in ("01_a", "02_b")[:jobs]]
+        process.send_signal(sent)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.splitlines() == ["coursework: interrupted; no kernel is left running"]
+    assert not psutil.wait_procs(kernels, timeout=3)[1]
+    assert list((tree / "build" / "executed").iterdir()) == []
+
+
+def kernel_of(path: Path) -> psutil.Process:
+    """The process whose id a lesson writes into a file."""
+    for _ in range(1200):
+        if path.exists() and path.read_text():
+            return psutil.Process(int(path.read_text()))
+        time.sleep(0.05)
+    raise AssertionError(f"{path} did not appear")
+
+
+# reset
+
+
+@pytest.fixture
+def published(tree, monkeypatch):
+    """A tree with one lesson, whose student copy is the text "fresh"."""
+    write_lesson(tree / "solutions" / "01_a.ipynb")
+    monkeypatch.setattr(publishing, "student_text", lambda root, name: f"fresh {name}")
+    return tree
+
+
+def test_reset_keeps_every_old_copy(published):
+    path = published / "notebooks" / "01_a.ipynb"
+    for n in (1, 2, 3):
+        path.write_text(f"mine {n}")
+        result = call("reset", "01")
+        assert (result.exit_code, path.read_text()) == (0, "fresh 01_a")
+        assert f"yours is now 01_a.mine-{n}.ipynb" in result.stdout
+    kept = {p.name: p.read_text() for p in path.parent.iterdir() if p != path}
+    assert kept == {f"01_a.mine-{n}.ipynb": f"mine {n}" for n in (1, 2, 3)}
+
+
+def test_reset_brings_back_a_lesson_that_is_missing(published):
+    result = call("reset", "01_a")
+    assert result.stdout == f"{Path('notebooks/01_a.ipynb')} is fresh\n"
+    assert (published / "notebooks" / "01_a.ipynb").read_text() == "fresh 01_a"
+
+
+def test_reset_touches_nothing_where_the_source_cannot_be_published(published, monkeypatch):
+    def fail(root, name):
+        raise publishing.PublishError("01_a: no ids")
+
+    monkeypatch.setattr(publishing, "student_text", fail)
+    (published / "notebooks" / "01_a.ipynb").write_text("mine")
+    result = call("reset", "01")
+    assert (result.exit_code, result.stderr) == (2, "coursework: 01_a: no ids\n")
+    assert [p.read_text() for p in (published / "notebooks").iterdir()] == ["mine"]
+
+
+def test_reset_refuses_names_that_pick_no_lesson_or_several(published):
+    write_lesson(published / "solutions" / "01_b.ipynb")
+    for name, part in (("7", "no lesson '7'"), ("01", "picks several lessons: 01_a, 01_b")):
+        result = call("reset", name)
+        assert result.exit_code == 2
+        assert part in result.stderr
+    assert json.loads((published / "solutions" / "01_a.ipynb").read_text())
