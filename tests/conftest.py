@@ -1,5 +1,7 @@
 """Shared fixtures."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -8,3 +10,12 @@ import torch
 def generator() -> torch.Generator:
     """A fixed random stream: statistical tests give the same numbers on every run."""
     return torch.Generator().manual_seed(20240607)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small tensors on one thread: where cores are shared, threads that wait for one another take ten times longer."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

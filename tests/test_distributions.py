@@ -14,6 +14,7 @@ from coursework.distributions import GaussianMixture, exact_score
 from coursework.sdes import VESDE, VPSDE, SubVPSDE
 from tests.laws import KINDS, by_torch, full_covariances, points, random_mixture, random_parameters
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 IDENTITY = torch.eye(4, dtype=torch.float64)
 SDES = (VPSDE(), VESDE(), SubVPSDE())
 TOLERANCE = {torch.float32: {"rtol": 3e-6, "atol": 3e-6}, torch.float64: {"rtol": 1e-11, "atol": 1e-11}}

@@ -12,6 +12,7 @@ from coursework.predictions import PREDICTIONS, ScoreModel, convert, tweedie
 from coursework.sdes import VESDE, VPSDE, SubVPSDE
 from tests.laws import points, random_mixture
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PAIRS = list(itertools.product(PREDICTIONS, PREDICTIONS))
 SDES = (VPSDE(), VESDE(), SubVPSDE())
 LEVELS = {

@@ -20,6 +20,7 @@ from coursework.score_matching import (
 from coursework.sdes import VESDE, VPSDE, SubVPSDE
 from tests.laws import points, random_mixture
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PROBES = ("rademacher", "gaussian", "sphere")
 SDES = (VPSDE(), VESDE(), SubVPSDE())
 each_sde = pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)

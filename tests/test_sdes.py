@@ -12,6 +12,8 @@ from coursework.distributions import exact_score
 from coursework.sdes import SDE, VESDE, VPSDE, SubVPSDE, karras_times, log_snr_times, uniform_times
 from tests.laws import points, random_mixture
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class OrnsteinUhlenbeck(SDE):
     """dx = -x dt + sqrt(2) dw up to T = 3, as a reader of the course would write it."""
