@@ -1,0 +1,122 @@
+"""The lessons themselves: both trees run, the worked one passes its checks, and each has what a learner expects."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from coursework import running
+from coursework.exercises.engine import lesson_exercises
+
+ROOT = Path(__file__).parent.parent
+NAMES = [path.stem for path in sorted((ROOT / "solutions").glob("[0-9][0-9]_*.ipynb"))]
+TIMEOUT = 300  # seconds that a cell may take; a dead kernel is noticed after it
+
+every_lesson = pytest.mark.parametrize("name", NAMES)
+
+
+def load(tree, name):
+    return nbformat.read(ROOT / tree / f"{name}.ipynb", as_version=4)
+
+
+def exercises(name):
+    return lesson_exercises(int(name[:2]))
+
+
+def displayed(cell):
+    return "".join(running.texts(nbformat.from_dict({"cells": [cell]})))
+
+
+@pytest.mark.lessons
+@every_lesson
+def test_worked_lesson_runs_passes_its_checks_and_repeats_its_stored_outputs(name):
+    """nbval, in grading mode: a check of the worked lesson that does not pass raises."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-W", "default", "--nbval-lax"]
+    options = ["--nbval-current-env", f"--nbval-cell-timeout={TIMEOUT}", "-x", f"solutions/{name}.ipynb"]
+    grading = {"COURSEWORK_GRADING": "1", "COURSEWORK_GRADING_SEED": "11"}
+    done = subprocess.run(
+        [*command, *options], cwd=ROOT, env={**os.environ, **grading}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+@pytest.mark.lessons
+@every_lesson
+def test_untouched_lesson_runs_to_its_end_with_every_check_not_attempted(name):
+    folder = ROOT / "build" / "executed"
+    folder.mkdir(parents=True, exist_ok=True)
+    task = running.Task(ROOT / "notebooks" / f"{name}.ipynb", folder / f"{name}.ipynb", {}, TIMEOUT)
+    outcome = running.execute(task)
+    assert outcome.error == ""
+    assert (outcome.passed, outcome.not_attempted, outcome.wrong) == (0, len(exercises(name)), 0)
+
+
+@every_lesson
+def test_stored_outputs_are_complete(name):
+    for cell in load("solutions", name).cells:
+        if cell.cell_type != "code":
+            continue
+        assert not [o for o in cell.outputs if o.output_type == "error"], cell.id
+        if cell.source.startswith("# NBVAL_CHECK_OUTPUT"):
+            assert cell.outputs, f"{cell.id}: marked for comparison and nothing is stored; run make outputs"
+        if cell.metadata["coursework"]["role"] == "check":
+            assert displayed(cell).splitlines()[0].endswith(": passed"), cell.id
+
+
+@every_lesson
+def test_pictures_have_an_alternative_text(name):
+    for cell in load("solutions", name).cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                assert len(output.metadata["image/png"]["alt"]) > 30, cell.id
+
+
+@every_lesson
+def test_worked_lesson_stays_small(name):
+    assert (ROOT / "solutions" / f"{name}.ipynb").stat().st_size < 1_500_000
+
+
+@every_lesson
+def test_lesson_has_its_parts(name):
+    notebook = load("solutions", name)
+    head, text = notebook.cells[0].source, "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    code = [c for c in notebook.cells if c.cell_type == "code"]
+    for part in ("**What this lesson answers:**", "**Objectives.**", "**Prerequisites:**", "**Time:**", "Next: "):
+        assert part in head
+    for part in ("## What to remember", "**Common mistakes:**", "**References", "**Next:**"):
+        assert part in text
+    assert code[0].metadata["tags"] == ["parameters"]
+    assert sum("Explorer(" in c.source for c in code) == 1
+    if int(name[:2]) > 0:
+        assert len(exercises(name)) >= 5
+        assert sum(c.source.startswith("# NBVAL_CHECK_OUTPUT") for c in code) >= 4
+        assert "spot the bug" in text
+
+
+@every_lesson
+def test_links_lead_somewhere(name):
+    text = "\n".join(c.source for c in load("notebooks", name).cells if c.cell_type == "markdown")
+    for target, anchor in re.findall(r"\]\(([\w.]+\.ipynb)?(#[^)]*)?\)", text):
+        page = load("notebooks", target.removesuffix(".ipynb") or name)
+        if anchor:
+            headings = [
+                h.replace(" ", "-") for c in page.cells for h in re.findall(r"^#+ (.*)$", c.source, re.MULTILINE)
+            ]
+            assert anchor[1:] in headings, f"{target}{anchor}"
+
+
+@every_lesson
+def test_every_name_is_defined_above_its_use(name):
+    """Learners run cells in order: whatever a cell uses is defined above it (ruff finds the names that are not)."""
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--select", "F821,F823", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
