@@ -259,11 +259,11 @@ class Worker:
 
 
 def process_context() -> multiprocessing.context.BaseContext:
-    """Returns the way to start worker processes: from a server that has imported what they need, where there is one."""
+    """Returns the way to start worker processes: from a server that has papermill ready, where there is one."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["papermill", __name__])
+    context.set_forkserver_preload(["papermill"])
     return context
 
 
