@@ -13,7 +13,6 @@ from pathlib import Path
 
 import jupytext
 import nbformat
-from jupytext.combine import combine_inputs_with_outputs
 from nbformat import NotebookNode
 
 from coursework.publishing import KERNEL, write_atomically
@@ -37,11 +36,12 @@ def open_lesson(notebook: NotebookNode) -> str:
 def save_lesson(text: str, before: NotebookNode | None) -> NotebookNode:
     """The text as a notebook, with ids, roles, nbgrader's metadata and the outputs that `before` holds."""
     notebook = jupytext.reads(text, FORMAT)
-    if before is not None:
-        notebook = combine_inputs_with_outputs(notebook, before, FORMAT)
     notebook.metadata = NotebookNode({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    ran = {c.source: c for c in before.cells if c.cell_type == "code"} if before else {}
     for number, cell in enumerate(notebook.cells, 1):
         _complete(cell, number)
+        if cell.cell_type == "code" and cell.source in ran:
+            cell.outputs, cell.execution_count = ran[cell.source].outputs, ran[cell.source].execution_count
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     nbformat.validate(notebook)
     return notebook
