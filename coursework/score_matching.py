@@ -41,7 +41,7 @@ def implicit_score_matching(score: Score, x: Tensor) -> Tensor:
         x = _leaf(x)
         value = _value(score, x)
         trace = _exact_trace(value, x, keep_graph)
-    return _released((trace + 0.5 * flat_sum(value**2)).mean(), keep_graph)
+    return (trace + 0.5 * flat_sum(value**2)).mean()
 
 
 def sliced_score_matching(
@@ -71,7 +71,7 @@ def sliced_score_matching(
             v = _probe(x, projection, generator)
             square = value**2 if variance_reduced else flat_sum(v * value)[:, None] ** 2
             losses.append(_quadratic_form(value, x, v, keep_graph) + 0.5 * flat_sum(square))
-    return _released(torch.stack(losses).mean(), keep_graph)
+    return torch.stack(losses).mean()
 
 
 def denoising_score_matching(
@@ -106,7 +106,7 @@ def hutchinson_trace(
         x = _leaf(x)
         value = _value(fn, x)
         forms = [_quadratic_form(value, x, _probe(x, probe, generator), keep_graph) for _ in range(n_probes)]
-    return _released(torch.stack(forms).mean(0), keep_graph)
+    return torch.stack(forms).mean(0)
 
 
 def denoising_objective(
@@ -158,10 +158,6 @@ def _value(score: Score, x: Tensor, name: str = "score") -> Tensor:
 
 def _leaf(x: Tensor) -> Tensor:
     return x if x.requires_grad else x.detach().requires_grad_()
-
-
-def _released(value: Tensor, keep_graph: bool) -> Tensor:
-    return value if keep_graph else value.detach()
 
 
 def _vector_jacobian(value: Tensor, x: Tensor, v: Tensor, keep_graph: bool) -> Tensor:
