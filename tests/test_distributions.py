@@ -206,7 +206,7 @@ def test_mean_and_covariance_equal_the_sums_over_components(kind):
 @pytest.mark.parametrize("diffused", [False, True])
 def test_samples_have_the_exact_mean_and_covariance(kind, diffused, generator):
     mixture = random_mixture(kind)
-    mixture = mixture.diffuse(-0.7, 0.9) if diffused else mixture
+    mixture = mixture.diffuse(-0.7, 1.0) if diffused else mixture
     x = mixture.sample(30_000, generator=generator)
     assert standard_errors(x, mixture.mean).max() < 4
     centred = x - mixture.mean
@@ -536,6 +536,7 @@ NAN = float("nan")
         ((MEANS, ASYMMETRIC), ValueError, "covariances: expected symmetric"),
         ((MEANS, EYE - 2 * torch.ones(3, 3)), ValueError, "covariances: expected positive definite"),
         ((MEANS, torch.ones(2, 3, 3)), ValueError, "covariances: expected positive definite"),
+        ((MEANS, torch.zeros(2, 3, 3)), ValueError, "covariances: expected positive definite, got an eigenvalue 0"),
         ((MEANS, EYE.to("meta")), ValueError, "covariances: expected device cpu like means, got meta"),
         ((MEANS, EYE, torch.ones(3)), ValueError, "weights: expected shape (2,)"),
         ((MEANS, EYE, torch.tensor([1.0, 0.0])), ValueError, "weights: expected values > 0, got 0"),

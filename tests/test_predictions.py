@@ -38,6 +38,7 @@ def test_conversions_follow_the_definitions(source, target, level):
     x_t, values = known((5, 3), float(alpha), float(sigma))
     result = convert(values[source], x_t, alpha, sigma, source=source, target=target)
     torch.testing.assert_close(result, values[target], rtol=1e-11, atol=1e-11)
+    assert source != target or torch.equal(result, values[source])  # nothing is rounded on the way to itself
 
 
 @pytest.mark.parametrize(("source", "target"), PAIRS)

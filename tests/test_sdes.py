@@ -177,6 +177,13 @@ def test_time_of_log_snr_inverts_log_snr(sde):
     torch.testing.assert_close(float32.double(), t, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("sigma_min", [0.01, 0.02, 0.03, 0.04, 0.05])
+def test_time_of_log_snr_takes_ends_that_float32_rounded_outwards(sigma_min):
+    sde, ends = VESDE(sigma_min, 7.0), torch.tensor([0.0, 1.0])
+    result = sde.time_of_log_snr(sde.log_snr(ends.double()).float())
+    torch.testing.assert_close(result, ends, rtol=0, atol=1e-6)
+
+
 def test_time_of_log_snr_equals_the_closed_forms():
     log_snr = torch.linspace(-5, 5, 21).double()
     b = torch.nn.functional.softplus(-log_snr)  # alpha^2 = sigmoid(log_snr) = exp(-B)
