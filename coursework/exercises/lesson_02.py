@@ -1,0 +1,404 @@
+"""Exercises of lesson 02, explicit score matching and its implicit form."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+from coursework.exercises.draws import covariances, normal, uniform
+from coursework.exercises.engine import Exercise, Misconception, Observed
+from coursework.score_matching import implicit_score_matching
+
+# -- 2.1 the Fisher divergence between two Gaussians -------------------------------------------------------------------
+
+
+def fisher_divergence(mean_p: Tensor, covariance_p: Tensor, mean_q: Tensor, covariance_q: Tensor) -> Tensor:
+    """E_p[ 1/2 |s_q(x) - s_p(x)|^2 ]. Shapes: (D,), (D, D), (D,), (D, D) -> ()."""
+    return 0.5 * (_spread_part(covariance_p, covariance_q) + _mean_part(mean_p, mean_q, covariance_q))
+
+
+def _slope_gap(covariance_p: Tensor, covariance_q: Tensor) -> Tensor:
+    return torch.linalg.inv(covariance_p) - torch.linalg.inv(covariance_q)
+
+
+def _spread_part(covariance_p: Tensor, covariance_q: Tensor) -> Tensor:
+    gap = _slope_gap(covariance_p, covariance_q)
+    return torch.trace(gap @ covariance_p @ gap)
+
+
+def _mean_part(mean_p: Tensor, mean_q: Tensor, covariance_q: Tensor) -> Tensor:
+    return (torch.linalg.solve(covariance_q, mean_p - mean_q) ** 2).sum()
+
+
+def _mahalanobis(mean_p: Tensor, covariance_p: Tensor, mean_q: Tensor, covariance_q: Tensor) -> Tensor:
+    offset = mean_p - mean_q
+    return 0.5 * (_spread_part(covariance_p, covariance_q) + offset @ torch.linalg.solve(covariance_q, offset))
+
+
+def _flat_average(mean_p: Tensor, covariance_p: Tensor, mean_q: Tensor, covariance_q: Tensor) -> Tensor:
+    gap = _slope_gap(covariance_p, covariance_q)
+    return 0.5 * (torch.trace(gap @ gap) + _mean_part(mean_p, mean_q, covariance_q))
+
+
+def _kullback_leibler(mean_p: Tensor, covariance_p: Tensor, mean_q: Tensor, covariance_q: Tensor) -> Tensor:
+    p, q = (torch.distributions.MultivariateNormal(*a) for a in ((mean_p, covariance_p), (mean_q, covariance_q)))
+    return torch.distributions.kl_divergence(p, q)
+
+
+def _draw_two_gaussians(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    covariance_p, covariance_q = covariances(generator, 2, 3)
+    return normal(generator, 3), covariance_p, normal(generator, 3), covariance_q
+
+
+FISHER = Exercise(
+    id="2.1",
+    title="the Fisher divergence between two Gaussians",
+    reference=fisher_divergence,
+    draw=_draw_two_gaussians,
+    misconceptions=(
+        Misconception(
+            "you left out the 1/2 in front of the square.",
+            lambda *args: 2 * fisher_divergence(*args),
+        ),
+        Misconception(
+            "your average is over q. In the Fisher divergence the points come from p, the data: swap the two laws and the "
+            "number changes.",
+            lambda mean_p, covariance_p, mean_q, covariance_q: fisher_divergence(
+                mean_q, covariance_q, mean_p, covariance_p
+            ),
+        ),
+        Misconception(
+            "the difference of the means is missing: at x = mean_p the score of p is zero, that of q is not.",
+            lambda mean_p, covariance_p, mean_q, covariance_q: 0.5 * _spread_part(covariance_p, covariance_q),
+        ),
+        Misconception(
+            "you measure the difference of the means with the inverse covariance (as a KL divergence does). Here it is the "
+            "length of a difference of scores: |covariance_q^{-1} (mean_p - mean_q)|^2.",
+            _mahalanobis,
+        ),
+        Misconception(
+            "with M the difference of the inverse covariances you take tr(M M): the offsets x - mean_p have covariance "
+            "covariance_p, not I, so it is tr(M covariance_p M).",
+            _flat_average,
+        ),
+        Misconception(
+            "this is the Kullback-Leibler divergence, which compares densities, not scores.", _kullback_leibler
+        ),
+    ),
+    hints=(
+        "Write both scores (exercise 1.1), subtract, and collect the terms with x - mean_p. What is random in the rest?",
+        "s_q - s_p = M u + c with u = x - mean_p, M = covariance_p^{-1} - covariance_q^{-1}, "
+        "c = -covariance_q^{-1} (mean_p - mean_q). E[u] = 0, E[u u^T] = covariance_p.",
+        "E|M u + c|^2 = tr(M covariance_p M) + |c|^2. `torch.linalg.inv`, `torch.trace` and `@` do it.",
+    ),
+)
+
+# -- 2.2 integration by parts ------------------------------------------------------------------------------------------
+
+
+def cross_term(grid: Tensor, p: Tensor, s: Tensor, slope: Tensor) -> Tensor:
+    """E_p[s* s] = [p s] - E_p[ds/dx] on an interval. Shapes: four times (N,) -> ()."""
+    return p[-1] * s[-1] - p[0] * s[0] - torch.trapezoid(p * slope, grid)
+
+
+def _draw_interval(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A falling density on an interval, positive at both ends, and a function s of one sign."""
+    low, length = normal(generator), uniform(generator, low=1.5, high=3.0)
+    grid = low + length * torch.linspace(0, 1, 3001, dtype=torch.float64) ** 1.3
+    u = grid - low
+    rate, curvature = uniform(generator, low=0.4, high=1.0), uniform(generator, low=0.1, high=0.4)
+    p = torch.exp(-rate * u - curvature * u**2)
+    p = p / torch.trapezoid(p, grid)
+    a, b = uniform(generator, low=0.5, high=1.5), uniform(generator, low=0.5, high=1.2)
+    sign = torch.sign(normal(generator))
+    return grid, p, sign * (a + torch.sin(b * u)), sign * b * torch.cos(b * u)
+
+
+BY_PARTS = Exercise(
+    id="2.2",
+    title="integration by parts",
+    reference=cross_term,
+    draw=_draw_interval,
+    rtol=1e-4,
+    misconceptions=(
+        Misconception(
+            "the boundary term is missing: this law does not vanish at the ends of its interval.",
+            lambda grid, p, s, slope: -torch.trapezoid(p * slope, grid),
+        ),
+        Misconception(
+            "the integral has the wrong sign: the product rule gives p' s = (p s)' - p s'.",
+            lambda grid, p, s, slope: p[-1] * s[-1] - p[0] * s[0] + torch.trapezoid(p * slope, grid),
+        ),
+        Misconception(
+            "your boundary term is turned around: upper end minus lower end.",
+            lambda grid, p, s, slope: p[0] * s[0] - p[-1] * s[-1] - torch.trapezoid(p * slope, grid),
+        ),
+        Misconception(
+            "the density is missing in the boundary term: it is p s, not s.",
+            lambda grid, p, s, slope: s[-1] - s[0] - torch.trapezoid(p * slope, grid),
+        ),
+        Misconception(
+            "you average over the grid's points: an expectation is an integral, and this grid is not even.",
+            lambda grid, p, s, slope: p[-1] * s[-1] - p[0] * s[0] - (p * slope).mean(),
+        ),
+        Misconception(
+            "the density is missing in the integral: the expectation of the slope is the integral of p ds/dx.",
+            lambda grid, p, s, slope: p[-1] * s[-1] - p[0] * s[0] - torch.trapezoid(slope, grid),
+        ),
+    ),
+    hints=(
+        "Under the integral p s* is just p': the unknown score disappears into a derivative. Move that derivative to s.",
+        "p' s = (p s)' - p s'. Integrate both sides from one end of the grid to the other.",
+        "The integral of (p s)' is p s at the last grid point minus p s at the first. `torch.trapezoid(values, grid)` "
+        "integrates the rest.",
+    ),
+)
+
+# -- 2.3 the trace of a Jacobian ---------------------------------------------------------------------------------------
+
+
+class SmoothField:
+    """fn(x) = tanh(x A + b) C - d x with its parameters: a small network whose Jacobian is not symmetric."""
+
+    def __init__(self, generator: Generator, n_dims: int, hidden: int) -> None:
+        shapes = ((n_dims, hidden), (hidden,), (hidden, n_dims), ())
+        self.parameters = [normal(generator, *shape).requires_grad_() for shape in shapes]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Shapes: (B, D) -> (B, D)."""
+        a, b, c, d = self.parameters
+        return torch.tanh(x @ a + b) @ c - d * x
+
+    def gradient(self, value: object) -> Tensor:
+        """Gradient of value's sum with respect to all parameters, flat; zeros where the value is cut off from them."""
+        if not isinstance(value, Tensor) or not value.requires_grad:
+            return torch.cat([torch.zeros_like(p).flatten() for p in self.parameters])
+        gradients = torch.autograd.grad(value.sum(), self.parameters, allow_unused=True, materialize_grads=True)
+        return torch.cat([g.flatten() for g in gradients])
+
+
+def _value_and_gradient(attempt: Callable[..., Tensor], args: tuple[SmoothField, Tensor]) -> Observed:
+    value = attempt(*args)
+    return {"result": value, "gradient with respect to the parameters": args[0].gradient(value)}
+
+
+def jacobian_trace(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """tr dfn/dx at every row. Shapes: fn (B, D) -> (B, D); x (B, D) -> (B,)."""
+    return _jacobians(fn, x).diagonal(dim1=1, dim2=2).sum(1)
+
+
+def _jacobians(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return torch.func.vmap(torch.func.jacrev(lambda point: fn(point[None])[0]))(x.detach())
+
+
+def _draw_field(generator: Generator) -> tuple[SmoothField, Tensor]:
+    return SmoothField(generator, n_dims=3, hidden=4), normal(generator, 5, 3)
+
+
+TRACE = Exercise(
+    id="2.3",
+    title="the trace of a Jacobian",
+    reference=jacobian_trace,
+    draw=_draw_field,
+    observe=_value_and_gradient,
+    misconceptions=(
+        Misconception(
+            "you add all D x D entries of the Jacobian. That is what one backward pass of the summed outputs gives; the "
+            "trace needs the diagonal alone.",
+            lambda fn, x: _jacobians(fn, x).sum((1, 2)),
+        ),
+        Misconception(
+            "your trace is right but cut off from the parameters: nothing can be trained through it. Pass "
+            "`create_graph=True`, and do not detach.",
+            lambda fn, x: jacobian_trace(fn, x).detach(),
+        ),
+        Misconception(
+            "you take the mean of the diagonal; the trace is its sum.",
+            lambda fn, x: jacobian_trace(fn, x) / x.shape[1],
+        ),
+        Misconception(
+            "you add the traces of all points: the answer is one number for each row, (B,).",
+            lambda fn, x: jacobian_trace(fn, x).sum(),
+        ),
+        Misconception(
+            "you average the traces over the points: the answer is one number for each row, (B,).",
+            lambda fn, x: jacobian_trace(fn, x).mean(),
+        ),
+        Misconception(
+            "you return the diagonal itself; add it up.",
+            lambda fn, x: _jacobians(fn, x).diagonal(dim1=1, dim2=2),
+        ),
+    ),
+    hints=(
+        "One backward pass gives the gradient of one output. The diagonal needs output i and input i, for i = 1 to D.",
+        "Row b of fn(x) depends on row b of x alone. So the gradient of `value[:, i].sum()` holds, for every row, all "
+        "derivatives of output i. You want number i of them.",
+        "In a loop over i: `torch.autograd.grad(value[:, i].sum(), x, create_graph=True)[0][:, i]`, with an x that "
+        "requires a gradient (a detached copy of the caller's). Add these up.",
+    ),
+)
+
+# -- 2.4 the implicit objective ----------------------------------------------------------------------------------------
+
+
+def _weighted(trace: float, square: float) -> Callable[[SmoothField, Tensor], Tensor]:
+    def loss(score: SmoothField, x: Tensor) -> Tensor:
+        return (trace * jacobian_trace(score, x) + square * (score(x) ** 2).sum(1)).mean()
+
+    return loss
+
+
+IMPLICIT = Exercise(
+    id="2.4",
+    title="the implicit objective",
+    reference=implicit_score_matching,
+    draw=_draw_field,
+    observe=_value_and_gradient,
+    misconceptions=(
+        Misconception(
+            "the 1/2 stands in front of both terms. It belongs to the square alone: the trace has the weight 1.",
+            _weighted(0.5, 0.5),
+        ),
+        Misconception("the square lacks its 1/2.", _weighted(1.0, 1.0)),
+        Misconception(
+            "the 1/2 stands in front of the wrong term: it belongs to the square, not to the trace.",
+            _weighted(0.5, 1.0),
+        ),
+        Misconception("the trace has the wrong sign.", _weighted(-1.0, 0.5)),
+        Misconception(
+            "you average over the D dimensions too. Sum over the dimensions, average over the points.",
+            lambda score, x: implicit_score_matching(score, x) / x.shape[1],
+        ),
+        Misconception(
+            "you average the squares over the D dimensions but add up the trace: sum both over the dimensions.",
+            lambda score, x: jacobian_trace(score, x).mean() + 0.5 * (score(x) ** 2).mean(),
+        ),
+        Misconception(
+            "you sum over the points; the expectation is their mean.",
+            lambda score, x: implicit_score_matching(score, x) * len(x),
+        ),
+        Misconception(
+            "you take the norm of the score where its square belongs.",
+            lambda score, x: (jacobian_trace(score, x) + 0.5 * score(x).norm(dim=1)).mean(),
+        ),
+        Misconception(
+            "the loss is right, but no gradient reaches the parameters through the trace: do not detach it.",
+            lambda score, x: jacobian_trace(score, x).detach().mean() + 0.5 * (score(x) ** 2).sum(1).mean(),
+        ),
+    ),
+    hints=(
+        "Two terms for every point, (B,) each; then the mean over the points.",
+        "The trace is exercise 2.3. The square of the score's length is the sum of its squared entries over dimension 1.",
+        "`(trace + 0.5 * square).mean()`, with both of shape (B,).",
+    ),
+)
+
+# -- 2.5 the misplaced one half ----------------------------------------------------------------------------------------
+
+
+def learned_slope(x: Tensor, trace_weight: Tensor) -> Tensor:
+    """argmin_a of E[ w tr ds/dx + 1/2 |s|^2 ] for s(x) = a x. Shapes: x (B, D), trace_weight () -> ()."""
+    return -trace_weight * x.shape[1] / (x**2).sum(1).mean()
+
+
+def _draw_slope(generator: Generator) -> tuple[Tensor, Tensor]:
+    spread = uniform(generator, low=0.6, high=1.8)
+    return 0.4 + spread * normal(generator, 7, 3), uniform(generator, low=0.3, high=0.8)
+
+
+SLOPE = Exercise(
+    id="2.5",
+    title="the misplaced one half",
+    reference=learned_slope,
+    draw=_draw_slope,
+    misconceptions=(
+        Misconception(
+            "this is the minimiser for the weight 1: you did not use `trace_weight`.",
+            lambda x, trace_weight: learned_slope(x, 1.0),
+        ),
+        Misconception(
+            "you took the trace of ds/dx to be a. The Jacobian of a x is a times the D x D identity: its trace is a D.",
+            lambda x, trace_weight: learned_slope(x, trace_weight) / x.shape[1],
+        ),
+        Misconception(
+            "the derivative of 1/2 a^2 |x|^2 with respect to a is a |x|^2: you kept the 1/2.",
+            lambda x, trace_weight: 2 * learned_slope(x, trace_weight),
+        ),
+        Misconception("the sign is turned: the minimum lies at a negative slope.", lambda x, w: -learned_slope(x, w)),
+        Misconception(
+            "you centred the data. The model a x has its zero at the origin, so E|x|^2 about the origin decides.",
+            lambda x, trace_weight: learned_slope(x - x.mean(0), trace_weight),
+        ),
+        Misconception(
+            "you used a standard deviation where a variance belongs: the loss holds |x|^2.",
+            lambda x, trace_weight: -trace_weight * x.shape[1] / (x**2).sum(1).mean().sqrt(),
+        ),
+    ),
+    hints=(
+        "Put s(x) = a x into the loss. It becomes a parabola in a.",
+        "ds/dx = a I, so its trace is a D. |s|^2 = a^2 |x|^2. The loss is w a D + 1/2 a^2 E|x|^2.",
+        "Set its derivative w D + a E|x|^2 to zero. E|x|^2 is `(x**2).sum(1).mean()`.",
+    ),
+)
+
+# -- 2.6 a Gaussian fitted by score matching ---------------------------------------------------------------------------
+
+
+def gaussian_fit(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The minimiser (m, A) of the implicit objective for s(x) = -A (x - m). Shapes: (B, D) -> (D,), (D, D)."""
+    return x.mean(0), torch.linalg.inv(_covariance(x))
+
+
+def _covariance(x: Tensor) -> Tensor:
+    centred = x - x.mean(0)
+    return centred.T @ centred / len(x)
+
+
+def _with_precision(precision: Callable[[Tensor], Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    return lambda x: (x.mean(0), precision(x))
+
+
+def _mean_and_precision(attempt: Callable[..., tuple[Tensor, Tensor]], args: tuple[Tensor]) -> Observed:
+    value = attempt(*args)
+    mean, precision = value if isinstance(value, tuple | list) and len(value) == 2 else (value, None)
+    return {"mean m": mean, "matrix A": precision}
+
+
+FIT = Exercise(
+    id="2.6",
+    title="a Gaussian fitted by score matching",
+    reference=gaussian_fit,
+    draw=lambda generator: (normal(generator, 3) + normal(generator, 11, 3) @ covariances(generator, 1, 3)[0],),
+    observe=_mean_and_precision,
+    misconceptions=(
+        Misconception(
+            "A is the covariance where its inverse belongs: a narrow law pulls hard.",
+            _with_precision(_covariance),
+        ),
+        Misconception(
+            "you divide by B - 1. The objective is a plain mean over the B points, and so is the covariance in its "
+            "minimiser.",
+            _with_precision(lambda x: torch.linalg.inv(torch.cov(x.T))),
+        ),
+        Misconception(
+            "A is half of what it should be: the trace has the weight 1, see exercise 2.5.",
+            _with_precision(lambda x: 0.5 * torch.linalg.inv(_covariance(x))),
+        ),
+        Misconception(
+            "A is diagonal: the correlations between the coordinates are lost.",
+            _with_precision(lambda x: torch.diag(1 / _covariance(x).diagonal())),
+        ),
+        Misconception(
+            "A comes from second moments about the origin: subtract the mean first.",
+            _with_precision(lambda x: torch.linalg.inv(x.T @ x / len(x))),
+        ),
+    ),
+    hints=(
+        "Put s(x) = -A (x - m) into the implicit objective. The trace is -tr A. Which m makes the square smallest?",
+        "With m the mean of the points and C their covariance (divided by B) the objective is "
+        "-tr A + 1/2 tr(A C A^T). Its gradient with respect to A is -I + A C.",
+        "Set the gradient to zero. `torch.linalg.inv` gives an inverse; return the pair (m, A).",
+    ),
+)
+
+EXERCISES = (FISHER, BY_PARTS, TRACE, IMPLICIT, SLOPE, FIT)
