@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from coursework.distributions import GaussianMixture
 from coursework.exercises.draws import covariances, normal, uniform
 from coursework.exercises.engine import Exercise, Misconception
 from coursework.predictions import convert
@@ -361,8 +360,12 @@ CONVERSIONS = Exercise(
 
 
 def wiener(x_t: Tensor, mean: Tensor, covariance: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """E[x_0 | x_t] for x_0 from N(mean, covariance). Shapes: (B, D), (D,), (D, D), (), () -> (B, D)."""
-    return GaussianMixture(mean[None], covariance[None]).posterior(x_t, alpha, sigma).mean
+    """E[x_0 | x_t] for x_0 from N(mean, covariance), also where the covariance is singular, as of pixels.
+
+    Shapes: (B, D), (D,), (D, D), (), () -> (B, D).
+    """
+    noisy = alpha**2 * covariance + sigma**2 * torch.eye(len(mean), dtype=x_t.dtype, device=x_t.device)
+    return mean + alpha * torch.linalg.solve(noisy, (x_t - alpha * mean).T).T @ covariance
 
 
 def _draw_wiener(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

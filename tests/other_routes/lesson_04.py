@@ -2,6 +2,8 @@
 
 import torch
 
+from coursework.distributions import GaussianMixture
+
 
 def dsm_by_kernel_score(score, x, sigma, noise):
     """The label by automatic differentiation of the kernel's log-density."""
@@ -46,6 +48,11 @@ def wiener_by_tweedie(x_t, mean, covariance, alpha, sigma):
     return (x_t + sigma**2 * score) / alpha
 
 
+def wiener_by_mixture(x_t, mean, covariance, alpha, sigma):
+    """The package's exact posterior of a mixture with one component."""
+    return GaussianMixture(mean[None], covariance[None]).posterior(x_t, alpha, sigma).mean
+
+
 def wiener_by_least_squares(x_t, mean, covariance, alpha, sigma):
     """The minimiser of |x_t - alpha x|^2 / sigma^2 + (x - mean)^T covariance^{-1} (x - mean), by stacked rows."""
     root = torch.linalg.cholesky(torch.linalg.inv(covariance)).T
@@ -60,5 +67,5 @@ ROUTES = {
     "4.3": [silent_by_chi_square],
     "4.4": [denoiser_by_score],
     "4.5": [conversions_by_linear_systems],
-    "4.6": [wiener_by_tweedie, wiener_by_least_squares],
+    "4.6": [wiener_by_tweedie, wiener_by_mixture, wiener_by_least_squares],
 }
