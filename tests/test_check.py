@@ -72,7 +72,10 @@ def test_mutated_argument_is_noticed():
     ("attempt", "words"),
     [
         (lambda x, mean, covariance: x * float("nan"), "15 of 15 values are NaN"),
-        (lambda x, mean, covariance: gaussian_score(x, mean, covariance).float(), "expected dtype torch.float64, got"),
+        (
+            lambda x, mean, covariance: gaussian_score(x, mean, covariance).float(),
+            r"values are right, so .to\(torch.float64",
+        ),
         (lambda x, mean, covariance: gaussian_score(x, mean, covariance)[0], r"expected shape \(5, 3\), got \(3,\)"),
         (lambda x, mean, covariance: None, "Is a `return` missing"),
         (lambda x, mean, covariance: gaussian_score(x, mean, covariance).numpy(), "torch.Tensor, got ndarray"),
@@ -158,6 +161,19 @@ def stub():
     raise NotAttempted
 
 
+def test_running_a_check_again_after_a_fallback_is_no_pass(capsys):
+    reference = check("1.1", stub)
+    capsys.readouterr()
+    assert check("1.1", reference) is reference
+    assert "1.1 (the score of a Gaussian): not attempted" in capsys.readouterr().out
+
+
+def test_the_reference_is_no_attempt_in_grading(monkeypatch):
+    monkeypatch.setenv("COURSEWORK_GRADING", "1")
+    with pytest.raises(CheckFailed, match="not attempted"):
+        check("1.1", GAUSSIAN.reference)
+
+
 def test_named_misconception_reaches_the_learner(capsys):
     check("1.1", lambda x, mean, covariance: (x - mean) @ torch.linalg.inv(covariance))
     assert "the sign is turned" in capsys.readouterr().out
@@ -208,6 +224,20 @@ def test_case_gives_the_arguments_of_a_failure():
     x, mean, covariance = case("1.1", number)
     assert x.sum() > 0
     assert f"{gaussian_score(x, mean, covariance)[0, 0].item():.6g}" in message
+
+
+@pytest.mark.parametrize("number", [0, 5, -1])
+def test_case_refuses_a_number_that_is_not_tried(number):
+    with pytest.raises(ValueError, match="number: expected 1 to 4"):
+        case("1.1", number)
+
+
+def test_switching_on_gradients_in_the_argument_is_a_change():
+    def grabs(energy, x):
+        x.requires_grad_()
+        return -torch.autograd.grad(energy(x).sum(), x)[0]
+
+    assert "in place" in judge(find("1.3"), grabs).message
 
 
 @pytest.mark.parametrize("bad", ["1.99", "77.1", "one", ""])

@@ -10,8 +10,8 @@ from typing import Any
 
 from IPython.display import display
 
-from coursework.exercises.engine import NotAttempted, Verdict, case, find, judge
-from coursework.exercises.report import Box, verdict_box
+from coursework.exercises.engine import Exercise, NotAttempted, Verdict, case, find, judge
+from coursework.exercises.report import Box, reference_box, verdict_box
 
 __all__ = ["CheckFailed", "NotAttempted", "case", "check", "hint"]
 
@@ -30,7 +30,10 @@ def check(exercise_id: str, attempt: Callable[..., Any]) -> Callable[..., Any]:
     exercise.
     """
     exercise = find(exercise_id)
-    if os.environ.get("COURSEWORK_GRADING") == "1":
+    grading = os.environ.get("COURSEWORK_GRADING") == "1"
+    if attempt is exercise.reference:
+        return _refused(exercise, grading)
+    if grading:
         return _graded(judge(exercise, attempt, seed=_grading_seed()), attempt)
     verdict = judge(exercise, attempt)
     display(verdict_box(verdict))
@@ -45,6 +48,15 @@ def hint(exercise_id: str) -> None:
     display(
         Box("hint", f"Exercise {exercise_id}, hint {number} of {len(exercise.hints)}", (exercise.hints[number - 1],))
     )
+
+
+def _refused(exercise: Exercise, grading: bool) -> Callable[..., Any]:
+    """The reference is nobody's attempt."""
+    box = reference_box(exercise)
+    if grading:
+        raise CheckFailed(repr(box))
+    display(box)
+    return exercise.reference
 
 
 def _graded(verdict: Verdict, attempt: Callable[..., Any]) -> Callable[..., Any]:

@@ -84,6 +84,8 @@ def find(exercise_id: str) -> Exercise:
 
 def case(exercise_id: str, number: int = 1) -> tuple[Any, ...]:
     """The arguments of one of the cases that `check` tries, to look at a failure: `my_function(*case("1.2", 3))`."""
+    if number not in range(1, N_CASES + 1):
+        raise ValueError(f"number: expected 1 to {N_CASES}, got {number}")
     return _draw(find(exercise_id), SEED, number - 1)
 
 
@@ -108,7 +110,10 @@ def judge(exercise: Exercise, attempt: Any, *, seed: int = SEED, n_cases: int = 
     return Verdict(exercise, "wrong", complaint, misconception, _printed(got))
 
 
-_IN_PLACE = "your function changes its arguments in place. Work on new tensors: y = x + 1, not x += 1."
+_IN_PLACE = (
+    "your function changes its arguments in place. Work on new tensors: y = x + 1, not x += 1; "
+    "x.detach().requires_grad_(), not x.requires_grad_()."
+)
 _NAME_ONLY = "Hand over the function itself, by its name, without parentheses."
 
 
@@ -151,7 +156,7 @@ def _difference(got: Any, expected: Any, rtol: float) -> str:
     for what in ("shape", "dtype", "device"):
         mine, wanted = getattr(got, what), getattr(expected, what)
         if mine != wanted:
-            note = " (create new tensors with x.new_zeros, torch.zeros_like(x), ...)" if what == "dtype" else ""
+            note = _dtype_note(got, expected, rtol) if what == "dtype" else ""
             return f"expected {what} {_plain(wanted)}, got {_plain(mine)}{note}"
     wrong = ~_close(got, expected, rtol)
     if not bool(wrong.any()):
@@ -162,6 +167,12 @@ def _difference(got: Any, expected: Any, rtol: float) -> str:
     where = f" at {list(at)}" if at else ""
     count = f" ({int(wrong.sum())} of {got.numel()} values differ)" if got.numel() > 1 else ""
     return f"expected {expected[at].item():.6g}, got {got[at].item():.6g}{where}{count}"
+
+
+def _dtype_note(got: Tensor, expected: Tensor, rtol: float) -> str:
+    if bool(_close(got, expected, max(rtol, 1e-5)).all()):
+        return f"; the values are right, so .to({expected.dtype}) is all that is missing"
+    return ""
 
 
 def _close(got: Tensor, expected: Tensor, rtol: float) -> Tensor:
@@ -177,7 +188,9 @@ def _common_factor(done: list[Observed], expected: list[Observed], name: str) ->
         return ""
     got, wanted = (torch.cat([v.detach().flatten().double() for v in side]) for side in zip(*values, strict=True))
     factor = float(got @ wanted / (wanted @ wanted))
-    if not torch.allclose(got, factor * wanted, rtol=1e-6, atol=1e-12) or abs(factor) < 1e-6 or len(values) < 2:
+    if not torch.allclose(got, factor * wanted, rtol=1e-6, atol=1e-12) or len(values) < 2:
+        return ""
+    if abs(factor) < 1e-6 or abs(factor - 1) < 1e-6:
         return ""
     return f". Every value is {factor:.4g} times the expected one"
 
@@ -208,7 +221,8 @@ def _agree(got: Observed, other: Observed | None, rtol: float) -> bool:
 def _same(a: Any, b: Any) -> bool:
     """Whether two drawn cases hold the same tensors and numbers (functions among the arguments are not compared)."""
     if isinstance(a, Tensor):
-        return a.shape == b.shape and a.dtype == b.dtype and bool(torch.equal(a, b))
+        alike = all(getattr(a, what) == getattr(b, what) for what in ("shape", "dtype", "requires_grad"))
+        return alike and bool(torch.equal(a, b))
     if isinstance(a, tuple | list):
         return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
     return a == b if isinstance(a, int | float | str) else True

@@ -26,6 +26,11 @@ def _by_standard_deviation(x: Tensor, mean: Tensor, covariance: Tensor) -> Tenso
     return -torch.linalg.solve(torch.linalg.cholesky(covariance), (x - mean).T).T
 
 
+def _times_density(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    law = GaussianMixture(mean[None], covariance[None])
+    return law.log_prob(x).exp()[:, None] * law.score(x)
+
+
 GAUSSIAN = Exercise(
     id="1.1",
     title="the score of a Gaussian",
@@ -51,6 +56,7 @@ GAUSSIAN = Exercise(
             lambda x, mean, covariance: -(x - mean) / covariance.diagonal(),
         ),
         Misconception("you forgot to subtract the mean.", lambda x, mean, covariance: gaussian_score(x, 0, covariance)),
+        Misconception("this is the gradient of p, not of log p: divide by p.", _times_density),
     ),
     hints=(
         "Write log p(x) for one x first. Which term depends on x? The normaliser does not.",
@@ -101,6 +107,29 @@ def _nearest_only(x: Tensor, means: Tensor, covariances: Tensor, weights: Tensor
     return scores[torch.arange(len(x)), (weights.log() + log_probs).argmax(1)]
 
 
+def _over_points(x: Tensor, means: Tensor, covariances: Tensor, weights: Tensor) -> Tensor:
+    log_probs, scores = _components(x, means, covariances)
+    return _combine(torch.softmax(weights.log() + log_probs, 0), scores)
+
+
+def _plain_weights(x: Tensor, means: Tensor, covariances: Tensor, weights: Tensor) -> Tensor:
+    log_probs, scores = _components(x, means, covariances)
+    return _combine(torch.softmax(weights + log_probs, 1), scores)
+
+
+def _underflow(x: Tensor, means: Tensor, covariances: Tensor, weights: Tensor) -> Tensor:
+    log_probs, scores = _components(x, means, covariances)
+    densities = weights * log_probs.exp()
+    return _combine(densities / densities.sum(1, keepdim=True), scores)
+
+
+def _near_and_far(attempt: Callable[..., Tensor], args: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """Near the modes, and 200 away from all of them, where every density underflows."""
+    x, *law = args
+    far = 200 * torch.nn.functional.normalize(x, dim=1)
+    return {"result": attempt(x, *law), "score far from all modes": attempt(far, *law)}
+
+
 def _draw_mixture(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     means, weights = 1.5 * normal(generator, 3, 2), uniform(generator, 3, low=0.2, high=1.0)
     return points_near(generator, 5, means), means, covariances(generator, 3, 2), weights / weights.sum()
@@ -134,7 +163,22 @@ MIXTURE = Exercise(
             "you take the score of the most responsible component alone. Between components the score is a soft blend.",
             _nearest_only,
         ),
+        Misconception(
+            "far from all modes every density underflows to zero, and your responsibilities are 0/0. Stay in the log "
+            "domain: a softmax over log w_k + log N_k.",
+            _underflow,
+        ),
+        Misconception(
+            "your softmax runs over the points of the batch; the responsibilities of each point sum to 1 over the "
+            "components, dim=1.",
+            _over_points,
+        ),
+        Misconception(
+            "you add the weights w_k to the log-densities: in the log domain it is log w_k that is added.",
+            _plain_weights,
+        ),
     ),
+    observe=_near_and_far,
     hints=(
         "Start from p = sum_k w_k N_k. The gradient of log p is the gradient of p, divided by p.",
         "The gradient of N_k is N_k times its score s_k (exercise 1.1). Collect the factors w_k N_k(x) / p(x): call them "
@@ -267,8 +311,7 @@ ZEROS = Exercise(
     hints=(
         "The Jacobian of the score is the Hessian of log p. What tells a maximum, a saddle and a minimum apart?",
         "At a maximum every eigenvalue of the Hessian is negative. Each positive one is a direction in which log p rises.",
-        "`torch.func.vmap(torch.func.jacrev(one_point))(x)` gives (B, D, D), with "
-        "`one_point = lambda p: score(p[None])[0]`; then `torch.linalg.eigvalsh`.",
+        "`torch.linalg.eigvalsh(jacobian(score, x))` gives the eigenvalues, (B, D): count the positive ones of each point.",
     ),
 )
 
@@ -286,6 +329,10 @@ def _noisy(a_mean: int, a_covariance: int, s_power: int) -> Callable[..., Tensor
         return gaussian_score(x, alpha**a_mean * mean, alpha**a_covariance * covariance + sigma**s_power * eye)
 
     return wrong
+
+
+def _noise_everywhere(x: Tensor, mean: Tensor, covariance: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return gaussian_score(x, alpha * mean, alpha**2 * covariance + sigma**2)
 
 
 def _draw_noisy(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -315,8 +362,26 @@ NOISY = Exercise(
             _noisy(a_mean=1, a_covariance=0, s_power=2),
         ),
         Misconception(
-            "you use the score of the clean law at the noisy point, which is the claim to be repaired.",
+            "you use the score of the clean law at the noisy point: noise changes the law, and its score.",
             lambda x, mean, covariance, alpha, sigma: gaussian_score(x, mean, covariance),
+        ),
+        Misconception(
+            "this is the circulating formula itself, with all three mistakes. Work out the mean and the covariance of "
+            "alpha X + sigma noise first.",
+            _noisy(a_mean=0, a_covariance=1, s_power=1),
+        ),
+        Misconception(
+            "the mean is repaired, the covariance is not: Cov[alpha X] and Cov[sigma noise] have squares in them.",
+            _noisy(a_mean=1, a_covariance=1, s_power=1),
+        ),
+        Misconception(
+            "one square is right, the other is not, and the mean is not scaled by alpha.",
+            _noisy(a_mean=0, a_covariance=2, s_power=1),
+        ),
+        Misconception(
+            "you add sigma^2 to every entry of the covariance. Independent noise adds it to the diagonal only: multiply by "
+            "torch.eye.",
+            _noise_everywhere,
         ),
     ),
     hints=(
@@ -329,13 +394,13 @@ NOISY = Exercise(
 # -- 1.6 when two modes merge ------------------------------------------------------------------------------------------
 
 
-def merging_noise(distance: Tensor, std: Tensor) -> Tensor:
-    """Noise at which 1/2 N(-distance, std^2) + 1/2 N(distance, std^2) becomes unimodal. Shapes: (), () -> ()."""
-    return torch.sqrt(distance**2 - std**2)
+def merging_noise(offset: Tensor, std: Tensor) -> Tensor:
+    """Noise at which 1/2 N(-offset, std^2) + 1/2 N(offset, std^2) becomes unimodal. Shapes: (), () -> ()."""
+    return torch.sqrt(offset**2 - std**2)
 
 
 def _draw_merging(generator: Generator) -> tuple[Tensor, Tensor]:
-    return uniform(generator, low=1.5, high=4.0), uniform(generator, low=0.2, high=1.2)
+    return uniform(generator, low=2.0, high=4.0), uniform(generator, low=0.2, high=0.9)
 
 
 MERGING = Exercise(
@@ -346,23 +411,29 @@ MERGING = Exercise(
     misconceptions=(
         Misconception(
             "you forgot that the data is already spread by std: the total variance std^2 + sigma^2 has to reach "
-            "distance^2.",
-            lambda distance, std: 1 * distance,
+            "offset^2.",
+            lambda offset, std: 1 * offset,
         ),
         Misconception(
             "you subtract standard deviations: it is their squares that add up.",
-            lambda distance, std: distance - std,
+            lambda offset, std: offset - std,
         ),
-        Misconception("this is the variance of the noise; sigma is its square root.", lambda d, std: d**2 - std**2),
         Misconception(
-            "you ask for the total standard deviation to reach the distance between the modes, 2 distance; the Jacobian "
-            "at the midpoint changes sign at half of that.",
-            lambda distance, std: torch.sqrt(4 * distance**2 - std**2),
+            "this is the variance of the noise; sigma is its square root.", lambda offset, std: offset**2 - std**2
+        ),
+        Misconception(
+            "you ask for the total standard deviation to reach the distance between the modes, 2 offset; the slope at the "
+            "midpoint changes its sign at half of that.",
+            lambda offset, std: torch.sqrt(4 * offset**2 - std**2),
+        ),
+        Misconception(
+            "you halve the offset: it is already the distance from the midpoint to a mode.",
+            lambda offset, std: torch.sqrt(offset**2 / 4 - std**2),
         ),
     ),
     hints=(
         "At the midpoint x = 0 the score is zero by symmetry. The modes have merged when x = 0 has become a maximum.",
-        "With v = std^2 + sigma^2 the score is (-x + m tanh(m x / v)) / v, m = distance. Expand it around x = 0.",
+        "With v = std^2 + sigma^2 the score is (-x + m tanh(m x / v)) / v, m = offset. Expand it around x = 0.",
         "The slope at 0 is (-1 + m^2 / v) / v. It changes sign at v = m^2.",
     ),
 )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from html import escape
 
-from coursework.exercises.engine import Verdict
+from coursework.exercises.engine import Exercise, Verdict
 
 STYLES = {
     "passed": ("✓", "#0072b2"),
@@ -47,15 +47,27 @@ def _code(text: str) -> str:
 def verdict_box(verdict: Verdict) -> Box:
     """The box that `check` shows."""
     exercise = verdict.exercise
-    headline = f"Exercise {exercise.id} ({exercise.title}): {verdict.outcome}"
+    headline = _headline(exercise, verdict.outcome)
     if verdict.outcome == "passed":
         return Box("passed", headline, ("The lesson goes on with your function.", *_printed(verdict)))
     if verdict.outcome == "not attempted":
         todo = "Write your code in place of `raise NotAttempted` in the cell above, run it, then run this cell again."
         return Box("not attempted", headline, (todo, f'Stuck? `hint("{exercise.id}")` gives the first hint.', GOES_ON))
     named = (f"This looks like a known mistake: {verdict.misconception}",) if verdict.misconception else ()
-    more = f'`case("{exercise.id}", n)` gives the arguments of case n; `hint("{exercise.id}")` the next hint.'
+    look = f'To look inside, run your function\'s cell again and call it with `*case("{exercise.id}", n)`, n the case.'
+    more = f'{look} `hint("{exercise.id}")` gives the next hint.'
     return Box("wrong", headline, (*named, verdict.message, *_printed(verdict), more, GOES_ON))
+
+
+def reference_box(exercise: Exercise) -> Box:
+    """The box for a check that is handed the reference: its cell was run again, and the learner's cell was not."""
+    stands = "The name stands for the reference now, because the last attempt did not pass or was none."
+    todo = "Run the cell with your function, then this one."
+    return Box("not attempted", _headline(exercise, "not attempted"), (stands, todo, GOES_ON))
+
+
+def _headline(exercise: Exercise, outcome: str) -> str:
+    return f"Exercise {exercise.id} ({exercise.title}): {outcome}"
 
 
 def _printed(verdict: Verdict) -> tuple[str, ...]:
