@@ -40,6 +40,11 @@ def _flat_average(mean_p: Tensor, covariance_p: Tensor, mean_q: Tensor, covarian
     return 0.5 * (torch.trace(gap @ gap) + _mean_part(mean_p, mean_q, covariance_q))
 
 
+def _spread_of_q(mean_p: Tensor, covariance_p: Tensor, mean_q: Tensor, covariance_q: Tensor) -> Tensor:
+    gap = _slope_gap(covariance_p, covariance_q)
+    return 0.5 * (torch.trace(gap @ covariance_q @ gap) + _mean_part(mean_p, mean_q, covariance_q))
+
+
 def _kullback_leibler(mean_p: Tensor, covariance_p: Tensor, mean_q: Tensor, covariance_q: Tensor) -> Tensor:
     p, q = (torch.distributions.MultivariateNormal(*a) for a in ((mean_p, covariance_p), (mean_q, covariance_q)))
     return torch.distributions.kl_divergence(p, q)
@@ -80,6 +85,10 @@ FISHER = Exercise(
             "with M the difference of the inverse covariances you take tr(M M): the offsets x - mean_p have covariance "
             "covariance_p, not I, so it is tr(M covariance_p M).",
             _flat_average,
+        ),
+        Misconception(
+            "the offsets x - mean_p have the covariance of p, where the points come from; you took that of q.",
+            _spread_of_q,
         ),
         Misconception(
             "this is the Kullback-Leibler divergence, which compares densities, not scores.", _kullback_leibler
@@ -140,6 +149,10 @@ BY_PARTS = Exercise(
         Misconception(
             "you average over the grid's points: an expectation is an integral, and this grid is not even.",
             lambda grid, p, s, slope: p[-1] * s[-1] - p[0] * s[0] - (p * slope).mean(),
+        ),
+        Misconception(
+            "your integral does not know the spacing of the points: hand the grid over, `torch.trapezoid(values, grid)`.",
+            lambda grid, p, s, slope: p[-1] * s[-1] - p[0] * s[0] - torch.trapezoid(p * slope),
         ),
         Misconception(
             "the density is missing in the integral: the expectation of the slope is the integral of p ds/dx.",
@@ -206,6 +219,11 @@ TRACE = Exercise(
             "you add all D x D entries of the Jacobian. That is what one backward pass of the summed outputs gives; the "
             "trace needs the diagonal alone.",
             lambda fn, x: _jacobians(fn, x).sum((1, 2)),
+        ),
+        Misconception(
+            "you add all D x D entries of the Jacobian, where the trace needs the diagonal alone; and the result is cut off "
+            "from the parameters (`create_graph=True` is missing).",
+            lambda fn, x: _jacobians(fn, x).sum((1, 2)).detach(),
         ),
         Misconception(
             "your trace is right but cut off from the parameters: nothing can be trained through it. Pass "
@@ -278,12 +296,21 @@ IMPLICIT = Exercise(
             lambda score, x: implicit_score_matching(score, x) * len(x),
         ),
         Misconception(
+            "you sum the squares over the points too: each point has its own |s|^2, the sum over dimension 1.",
+            lambda score, x: jacobian_trace(score, x).mean() + 0.5 * (score(x) ** 2).sum(),
+        ),
+        Misconception(
             "you take the norm of the score where its square belongs.",
             lambda score, x: (jacobian_trace(score, x) + 0.5 * score(x).norm(dim=1)).mean(),
         ),
         Misconception(
             "the loss is right, but no gradient reaches the parameters through the trace: do not detach it.",
             lambda score, x: jacobian_trace(score, x).detach().mean() + 0.5 * (score(x) ** 2).sum(1).mean(),
+        ),
+        Misconception(
+            "the number is right, but it is only a number: return the tensor itself, without `item` or `detach`, so that "
+            "its gradient reaches the parameters.",
+            lambda score, x: implicit_score_matching(score, x).detach(),
         ),
     ),
     hints=(
@@ -354,6 +381,11 @@ def _covariance(x: Tensor) -> Tensor:
     return centred.T @ centred / len(x)
 
 
+def _draw_cloud(generator: Generator) -> tuple[Tensor]:
+    factor = torch.linalg.cholesky(covariances(generator, 1, 3)[0])
+    return (normal(generator, 3) + normal(generator, 11, 3) @ factor.T,)
+
+
 def _with_precision(precision: Callable[[Tensor], Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     return lambda x: (x.mean(0), precision(x))
 
@@ -368,7 +400,7 @@ FIT = Exercise(
     id="2.6",
     title="a Gaussian fitted by score matching",
     reference=gaussian_fit,
-    draw=lambda generator: (normal(generator, 3) + normal(generator, 11, 3) @ covariances(generator, 1, 3)[0],),
+    draw=_draw_cloud,
     observe=_mean_and_precision,
     misconceptions=(
         Misconception(
