@@ -152,6 +152,11 @@ HUTCHINSON = Exercise(
             lambda matrices, probes: ((probes @ matrices) ** 2).sum(2).mean(1),
         ),
         Misconception(
+            "this is the exact trace, read off the diagonal. True, but for a Jacobian that nobody has written down the "
+            "diagonal is what costs D products; estimate it from the probes alone.",
+            lambda matrices, probes: matrices.diagonal(dim1=1, dim2=2).sum(1),
+        ),
+        Misconception(
             "you sum the entries of v^T A: the second factor v is missing.",
             lambda matrices, probes: (probes @ matrices).sum(2).mean(1),
         ),
@@ -227,6 +232,15 @@ VARIANCE = Exercise(
             _pairs_once,
         ),
         Misconception(
+            "you use A + A^T without the factor 1/2: the symmetric part is S = (A + A^T) / 2, and has A's own diagonal.",
+            lambda a, k: 8 * _square(_symmetric(a)) + (k - 3) * _diagonal_square(a),
+        ),
+        Misconception(
+            "this is 2 |A|_F^2: the Gaussian's variance for a symmetric A. Kappa has to appear, and only the symmetric "
+            "part of A counts.",
+            lambda a, k: 2 * _square(a),
+        ),
+        Misconception(
             "this is E[(v^T A v)^2]: subtract the squared mean, (tr A)^2.",
             lambda a, k: trace_variance(a, k) + _trace(a) ** 2,
         ),
@@ -266,6 +280,11 @@ def _sliced_with_norm(score: WavyScore, x: Tensor, v: Tensor) -> Tensor:
     return ((product * v).sum(1) + 0.5 * (value**2).sum(1)).mean()
 
 
+def _sliced_squared_first(score: WavyScore, x: Tensor, v: Tensor) -> Tensor:
+    value, product = _value_and_product(score, x, v)
+    return ((product * v).sum(1) + 0.5 * ((value * v) ** 2).sum(1)).mean()
+
+
 def _sliced_without_graph(score: WavyScore, x: Tensor, v: Tensor) -> Tensor:
     value, product = _value_and_product(score, x, v)
     return ((product.detach() * v).sum(1) + 0.5 * (value * v).sum(1) ** 2).mean()
@@ -303,6 +322,14 @@ SLICED = Exercise(
             "your square is |s|^2: that is the variance-reduced form of the next section. Here the field is seen through "
             "its projection v^T s alone.",
             _sliced_with_norm,
+        ),
+        Misconception(
+            "you square before you sum over the coordinates: (v^T s)^2 is the square of a sum.",
+            _sliced_squared_first,
+        ),
+        Misconception(
+            "you sum over the batch where its mean belongs.",
+            lambda score, x, v: ssm_loss(score, x, v) * len(x),
         ),
         Misconception(
             "you normalise v: use the projections as they come.",
@@ -374,6 +401,10 @@ REDUCED = Exercise(
             lambda score, x, v: ssm_vr_loss(score, x, v) * len(v),
         ),
         Misconception(
+            "you take the mean over the coordinates of s^2: |s|^2 is their sum. With a mean the square is D times too weak.",
+            _reduced(trace=1.0, along=0.0, weight=0.5 / 3),
+        ),
+        Misconception(
             "no gradient flows through v^T J v: only |s|^2 would be trained, and the score shrinks to zero. Keep the graph.",
             _reduced(trace=1.0, along=0.0, weight=0.5, keep_graph=False),
         ),
@@ -430,6 +461,10 @@ SLOPES = Exercise(
             _slopes(_scaled, _scaled),
         ),
         Misconception("you have the two the other way round: SSM first, SSM-VR second.", _slopes(_scaled, _right)),
+        Misconception(
+            "your SSM slope lacks the dimension: in E[(v^T x)^2] = (r^2 / D) tr(Sigma) a D stands below, and ends up above.",
+            _slopes(lambda covariance, radius: -1 / covariance.trace(), _scaled),
+        ),
         Misconception(
             "the radius enters squared: v^T J v has two factors v.",
             _slopes(_right, lambda covariance, radius: -radius / covariance.trace()),
