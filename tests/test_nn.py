@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from coursework.nn import MLP, Denoiser, SinusoidalEmbedding, TimeMLP
+from coursework.nn.denoiser import FiLM
 
 SIZES = [(1, 28, 28), (1, 8, 8), (3, 32, 32), (1, 9, 7), (2, 13, 8), (1, 1, 5)]
 
@@ -121,14 +122,34 @@ def test_denoiser_sees_the_whole_image():
     assert int(columns.sum()) == 28
 
 
-def test_film_comes_after_the_norm():
-    """A shift that all channels share changes the output: a norm behind it would take it out again."""
+def test_film_scales_and_shifts_after_the_norm():
+    """Every group to mean 0 and variance 1, then (1 + a) h + b: a norm behind it would take most of that out again."""
+    film = awake(FiLM(8, 3))
+    h, time = torch.randn(2, 8, 5, 6, dtype=torch.float64) + 4, torch.randn(2, 3, dtype=torch.float64)
+    groups = h.reshape(2, 4, 2 * 5 * 6)
+    normed = (groups - groups.mean(2, keepdim=True)) / groups.std(2, correction=0, keepdim=True)
+    scale, shift = film.scale_and_shift(time)[:, :, None, None].split(8, dim=1)
+    expected = (1 + scale) * normed.reshape(h.shape) + shift
+    torch.testing.assert_close(film(h, time), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_block_adds_to_what_it_gets():
     block = awake(Denoiser(1)).descent[0]
+    torch.nn.init.zeros_(block.second.weight)
+    torch.nn.init.zeros_(block.second.bias)
     h, time = torch.randn(2, 16, 6, 6, dtype=torch.float64), torch.zeros(2, 64, dtype=torch.float64)
-    with torch.no_grad():
-        before = block(h, time)
-        block.film.scale_and_shift.bias += 1.0
-        assert float((block(h, time) - before).norm() / before.norm()) > 1e-2
+    torch.testing.assert_close(block(h, time), h, rtol=0, atol=0)
+
+
+def test_fine_detail_takes_the_short_way():
+    """With nothing coming up from the coarse resolutions the output still depends on the image."""
+    network = awake(Denoiser(2))
+    for layer in network.up:
+        torch.nn.init.zeros_(layer.weight)
+    x, t = inputs(network)
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(network(x, t).pow(2).sum(), x)
+    assert bool((gradient != 0).all())
 
 
 @pytest.mark.parametrize("widths", [(), (12, 16), (0,), (16, -8)])

@@ -36,7 +36,11 @@ def _loss_and_gradients(attempt: Callable[..., Any], args: tuple[Any, ...]) -> d
     with torch.enable_grad():
         matrix, offset = (v.detach().clone().requires_grad_() for v in (function.matrix, function.offset))
         loss = attempt(Affine(matrix, offset), *rest)
-        if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
+        if isinstance(loss, Tensor) and not loss.requires_grad:
+            raise ValueError(
+                "the loss does not depend on the score's parameters: leave out .detach(), .item() and no_grad"
+            )
+        if not isinstance(loss, Tensor) or loss.ndim:  # the comparison of the loss itself says so
             gradients = [torch.full_like(v, torch.nan) for v in (matrix, offset)]
         else:
             gradients = torch.autograd.grad(loss, (matrix, offset), allow_unused=True, materialize_grads=True)
@@ -82,6 +86,14 @@ DSM = Exercise(
             "you average over all elements. The squared length of a vector is a sum over its dimensions; only the batch is "
             "averaged.",
             lambda score, x, sigma, noise: dsm_loss(score, x, sigma, noise) / x.shape[1],
+        ),
+        Misconception(
+            "you sum over the batch. The expectation over points is a mean; only a point's dimensions are summed.",
+            lambda score, x, sigma, noise: dsm_loss(score, x, sigma, noise) * len(x),
+        ),
+        Misconception(
+            "you average lengths, not squared lengths: their least value belongs to a median, not to the mean that is the score.",
+            lambda score, x, sigma, noise: 0.5 * (score(x + sigma * noise) + noise / sigma).norm(dim=1).mean(),
         ),
         Misconception(
             "you evaluate the score at the clean x. The label belongs to the noisy point x + sigma noise; at x the noise is "
@@ -137,6 +149,12 @@ FLOOR = Exercise(
         Misconception(
             "you add sigma to the covariance where its square belongs.",
             lambda covariance, sigma: 0.5 * (len(covariance) / sigma**2 - _score_square(covariance, sigma)),
+        ),
+        Misconception(
+            "you add sigma^2 to every entry of the covariance. Independent noise adds to the diagonal only: sigma^2 I.",
+            lambda covariance, sigma: (
+                0.5 * (len(covariance) / sigma**2 - torch.linalg.inv(covariance + sigma**2).trace())
+            ),
         ),
         Misconception("the factor 1/2 is missing.", lambda covariance, sigma: 2 * loss_floor(covariance, sigma)),
         Misconception(
