@@ -1,5 +1,7 @@
 """Multilayer perceptrons for points in R^D."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,7 @@ def _layers(n_in: int, hidden: int, depth: int, n_out: int) -> nn.Sequential:
     at_least(hidden, 1, "hidden")
     at_least(depth, 1, "depth")
     sizes = [n_in] + [hidden] * depth
-    hidden_layers = [layer for a, b in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(a, b), nn.SiLU())]
+    hidden_layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.SiLU())]
     return nn.Sequential(*hidden_layers, nn.Linear(hidden, n_out))
 
 
