@@ -45,6 +45,14 @@ def _spread_of_q(mean_p: Tensor, covariance_p: Tensor, mean_q: Tensor, covarianc
     return 0.5 * (torch.trace(gap @ covariance_q @ gap) + _mean_part(mean_p, mean_q, covariance_q))
 
 
+def _scores_of_p(mean_p: Tensor, covariance_p: Tensor, mean_q: Tensor, covariance_q: Tensor) -> Tensor:
+    return 0.5 * (_spread_part(covariance_p, covariance_q) + _mean_part(mean_p, mean_q, covariance_p))
+
+
+def _half_on_the_trace(mean_p: Tensor, covariance_p: Tensor, mean_q: Tensor, covariance_q: Tensor) -> Tensor:
+    return 0.5 * _spread_part(covariance_p, covariance_q) + _mean_part(mean_p, mean_q, covariance_q)
+
+
 def _kullback_leibler(mean_p: Tensor, covariance_p: Tensor, mean_q: Tensor, covariance_q: Tensor) -> Tensor:
     p, q = (torch.distributions.MultivariateNormal(*a) for a in ((mean_p, covariance_p), (mean_q, covariance_q)))
     return torch.distributions.kl_divergence(p, q)
@@ -82,6 +90,15 @@ FISHER = Exercise(
             _mahalanobis,
         ),
         Misconception(
+            "you measure the difference of the means with the inverse of covariance_p. At x = mean_p the score of p is "
+            "zero and the score that remains is that of q: use covariance_q.",
+            _scores_of_p,
+        ),
+        Misconception(
+            "your 1/2 stands in front of the trace only; it belongs to the whole square, so to |c|^2 as well.",
+            _half_on_the_trace,
+        ),
+        Misconception(
             "with M the difference of the inverse covariances you take tr(M M): the offsets x - mean_p have covariance "
             "covariance_p, not I, so it is tr(M covariance_p M).",
             _flat_average,
@@ -110,17 +127,25 @@ def cross_term(grid: Tensor, p: Tensor, s: Tensor, slope: Tensor) -> Tensor:
     return p[-1] * s[-1] - p[0] * s[0] - torch.trapezoid(p * slope, grid)
 
 
+def _derivative_of_the_density(grid: Tensor, p: Tensor, s: Tensor, slope: Tensor) -> Tensor:
+    (difference,) = torch.gradient(p, spacing=(grid,))
+    return torch.trapezoid(difference * s, grid)
+
+
 def _draw_interval(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A falling density on an interval, positive at both ends, and a function s of one sign."""
+    """The law p = k e^{-rate u} on an interval, positive at both ends, on a coarse grid, and s of one sign.
+
+    s is chosen such that p ds/dx = a + b u, a straight line: any quadrature is exact, differences of p are not.
+    """
     low, length = normal(generator), uniform(generator, low=1.5, high=3.0)
-    grid = low + length * torch.linspace(0, 1, 3001, dtype=torch.float64) ** 1.3
-    u = grid - low
-    rate, curvature = uniform(generator, low=0.4, high=1.0), uniform(generator, low=0.1, high=0.4)
-    p = torch.exp(-rate * u - curvature * u**2)
-    p = p / torch.trapezoid(p, grid)
-    a, b = uniform(generator, low=0.5, high=1.5), uniform(generator, low=0.5, high=1.2)
+    u = length * torch.linspace(0, 1, 25, dtype=torch.float64) ** 1.3
+    rate = uniform(generator, low=0.4, high=1.0)
+    k = rate / (1 - torch.exp(-rate * length))
+    start, a, b = uniform(generator, 3, low=0.3, high=0.8)
+    growth = torch.exp(rate * u) / k
+    s = start + (growth * (a + b * u - b / rate) - (a - b / rate) / k) / rate
     sign = torch.sign(normal(generator))
-    return grid, p, sign * (a + torch.sin(b * u)), sign * b * torch.cos(b * u)
+    return low + u, k * torch.exp(-rate * u), sign * s, sign * growth * (a + b * u)
 
 
 BY_PARTS = Exercise(
@@ -128,7 +153,6 @@ BY_PARTS = Exercise(
     title="integration by parts",
     reference=cross_term,
     draw=_draw_interval,
-    rtol=1e-4,
     misconceptions=(
         Misconception(
             "the boundary term is missing: this law does not vanish at the ends of its interval.",
@@ -157,6 +181,24 @@ BY_PARTS = Exercise(
         Misconception(
             "the density is missing in the integral: the expectation of the slope is the integral of p ds/dx.",
             lambda grid, p, s, slope: p[-1] * s[-1] - p[0] * s[0] - torch.trapezoid(slope, grid),
+        ),
+        Misconception(
+            "you integrate differences of p, which are only near its derivative on this coarse grid. Move the derivative to "
+            "s, whose slope you are given.",
+            _derivative_of_the_density,
+        ),
+        Misconception(
+            "you integrate differences of p (with edge_order=2), which are only near its derivative on this coarse grid. Move "
+            "the derivative to s, whose slope you are given.",
+            lambda grid, p, s, slope: torch.trapezoid(torch.gradient(p, spacing=(grid,), edge_order=2)[0] * s, grid),
+        ),
+        Misconception(
+            "your integral takes the points to have even spacing; they have not: `torch.trapezoid(values, grid)`.",
+            lambda grid, p, s, slope: p[-1] * s[-1] - p[0] * s[0] - (p * slope).sum() * (grid[1] - grid[0]),
+        ),
+        Misconception(
+            "you add the values of p s at the two ends; the integral of a derivative is their difference.",
+            lambda grid, p, s, slope: p[-1] * s[-1] + p[0] * s[0] - torch.trapezoid(p * slope, grid),
         ),
     ),
     hints=(
@@ -292,6 +334,10 @@ IMPLICIT = Exercise(
             lambda score, x: jacobian_trace(score, x).mean() + 0.5 * (score(x) ** 2).mean(),
         ),
         Misconception(
+            "you return one loss for each point; the expectation is their mean, a single number.",
+            lambda score, x: jacobian_trace(score, x) + 0.5 * (score(x) ** 2).sum(1),
+        ),
+        Misconception(
             "you sum over the points; the expectation is their mean.",
             lambda score, x: implicit_score_matching(score, x) * len(x),
         ),
@@ -360,6 +406,15 @@ SLOPE = Exercise(
             "you used a standard deviation where a variance belongs: the loss holds |x|^2.",
             lambda x, trace_weight: -trace_weight * x.shape[1] / (x**2).sum(1).mean().sqrt(),
         ),
+        Misconception(
+            "-trace_weight is right where E|x|^2 = D only, for data of mean 0 and variance 1, say. In general the data decides too.",
+            lambda x, trace_weight: -trace_weight,
+        ),
+        Misconception(
+            "`x.var()` is centred and divides by one less than the count of entries. The loss holds the plain mean of "
+            "|x|^2, about the origin.",
+            lambda x, trace_weight: -trace_weight / x.var(),
+        ),
     ),
     hints=(
         "Put s(x) = a x into the loss. It becomes a parabola in a.",
@@ -423,6 +478,14 @@ FIT = Exercise(
         Misconception(
             "A comes from second moments about the origin: subtract the mean first.",
             _with_precision(lambda x: torch.linalg.inv(x.T @ x / len(x))),
+        ),
+        Misconception(
+            "1 / C divides entry by entry. The inverse of a matrix is `torch.linalg.inv(C)`.",
+            _with_precision(lambda x: 1 / _covariance(x)),
+        ),
+        Misconception(
+            "A has the wrong sign: the minus stands in the model already, s(x) = -A (x - m).",
+            _with_precision(lambda x: -torch.linalg.inv(_covariance(x))),
         ),
     ),
     hints=(
