@@ -91,6 +91,14 @@ FORM = Exercise(
             lambda score, x, v: sum(quadratic_form(score, x, e.expand_as(x)) for e in torch.eye(3, dtype=x.dtype)),
         ),
         Misconception(
+            "you multiply J v by x: the second factor is v as well, x only says where the Jacobian is taken.",
+            lambda score, x, v: (torch.func.jvp(score, (x,), (v,))[1] * x).sum(1),
+        ),
+        Misconception(
+            "this is |J v|^2: multiply J v by v, not by itself.",
+            lambda score, x, v: (torch.func.jvp(score, (x,), (v,))[1] ** 2).sum(1),
+        ),
+        Misconception(
             "you divide by |v|^2: v is used as it comes, its length matters.",
             lambda score, x, v: quadratic_form(score, x, v) / (v**2).sum(1),
         ),
@@ -102,7 +110,8 @@ FORM = Exercise(
     hints=(
         "Move x a little along v: how does s change? That change is J v. Then ask how much of it points along v again.",
         "v^T J v is the dot product of v with J v, point by point: multiply, then sum over dim 1.",
-        "`torch.func.jvp(score, (x,), (v,))` returns the pair s(x), J v, both (B, D).",
+        "`torch.func.jvp(score, (x,), (v,))` returns the pair s(x), J v, both (B, D). (With `torch.autograd.grad` take "
+        "x.detach().requires_grad_() first, and create_graph=True.)",
     ),
 )
 
@@ -157,6 +166,14 @@ HUTCHINSON = Exercise(
             lambda matrices, probes: matrices.diagonal(dim1=1, dim2=2).sum(1),
         ),
         Misconception(
+            "you divide by |v|^2. The probes are used as they come: it is E[vv^T] = I that makes the estimate unbiased.",
+            lambda matrices, probes: ((probes @ matrices * probes).sum(2) / (probes**2).sum(2)).mean(1),
+        ),
+        Misconception(
+            "you use the first probe only: take the mean over all M of them.",
+            lambda matrices, probes: hutchinson(matrices, probes[:, :1]),
+        ),
+        Misconception(
             "you sum the entries of v^T A: the second factor v is missing.",
             lambda matrices, probes: (probes @ matrices).sum(2).mean(1),
         ),
@@ -198,6 +215,10 @@ def _pairs_once(matrices: Tensor, fourth_moment: Tensor) -> Tensor:
     return 0.5 * off_diagonal + (fourth_moment - 1) * _diagonal_square(matrices)
 
 
+def _two_terms_a_pair(matrices: Tensor, fourth_moment: Tensor) -> Tensor:
+    return (fourth_moment - 1) * _diagonal_square(matrices) + _square(matrices) - _diagonal_square(matrices)
+
+
 def _draw_variance(generator: Generator) -> tuple[Tensor, Tensor]:
     return normal(generator, 5, 3, 3), uniform(generator, low=1.2, high=2.8)
 
@@ -230,6 +251,20 @@ VARIANCE = Exercise(
             "you count each pair i < j once: in v^T A v the term v_i v_j comes from a_ij and from a_ji, so its "
             "coefficient is 2 s_ij.",
             _pairs_once,
+        ),
+        Misconception(
+            "you treat v_i v_j and v_j v_i as two uncorrelated terms. They are the same number: add the coefficients first, "
+            "(a_ij + a_ji) v_i v_j for i < j, then square.",
+            _two_terms_a_pair,
+        ),
+        Misconception(
+            "you treat v_i v_j and v_j v_i as two uncorrelated terms, with coefficient s_ij each. They are the same number: "
+            "for i < j the coefficient is 2 s_ij, its square 4 s_ij^2.",
+            lambda a, k: _two_terms_a_pair(_symmetric(a), k),
+        ),
+        Misconception(
+            "you took Var[v_i^2] = kappa. That is E[v_i^4]: subtract the squared mean, (E[v_i^2])^2 = 1.",
+            lambda a, k: 2 * _square(_symmetric(a)) + (k - 2) * _diagonal_square(a),
         ),
         Misconception(
             "you use A + A^T without the factor 1/2: the symmetric part is S = (A + A^T) / 2, and has A's own diagonal.",
@@ -285,6 +320,11 @@ def _sliced_squared_first(score: WavyScore, x: Tensor, v: Tensor) -> Tensor:
     return ((product * v).sum(1) + 0.5 * ((value * v) ** 2).sum(1)).mean()
 
 
+def _sliced_over_batch(score: WavyScore, x: Tensor, v: Tensor) -> Tensor:
+    value, product = _value_and_product(score, x, v)
+    return ((product * v).sum(1) + 0.5 * (value * v).sum() ** 2).mean()
+
+
 def _sliced_without_graph(score: WavyScore, x: Tensor, v: Tensor) -> Tensor:
     value, product = _value_and_product(score, x, v)
     return ((product.detach() * v).sum(1) + 0.5 * (value * v).sum(1) ** 2).mean()
@@ -326,6 +366,18 @@ SLICED = Exercise(
         Misconception(
             "you square before you sum over the coordinates: (v^T s)^2 is the square of a sum.",
             _sliced_squared_first,
+        ),
+        Misconception(
+            "a 1/2 stands in front of v^T J v as well: it belongs to the square alone. The minimiser would be half of the score.",
+            _sliced(trace=0.5, power=2, weight=0.5),
+        ),
+        Misconception(
+            "(v * s).sum() without `dim=1` adds up the whole batch before it is squared: each point has a projection of its own.",
+            _sliced_over_batch,
+        ),
+        Misconception(
+            "you take the mean over the coordinates in v^T J v and in v^T s: a dot product is their sum.",
+            _sliced(trace=1 / 3, power=2, weight=0.5 / 9),
         ),
         Misconception(
             "you sum over the batch where its mean belongs.",
@@ -373,7 +425,7 @@ REDUCED = Exercise(
     id="3.5",
     title="the variance-reduced objective",
     reference=ssm_vr_loss,
-    draw=lambda generator: (*_draw_score(generator), normal(generator, 2, 5, 3)),
+    draw=lambda generator: (*_draw_score(generator), normal(generator, 4, 5, 3)),
     observe=_with_gradient,
     misconceptions=(
         Misconception(
@@ -395,6 +447,22 @@ REDUCED = Exercise(
         Misconception(
             "this is the plain sliced objective, with (v^T s)^2: its mean over v is |s|^2, which is known without any v.",
             _over_projections(ssm_loss),
+        ),
+        Misconception(
+            "you use the first projection only: take the mean over all M of them.",
+            lambda score, x, v: ssm_vr_loss(score, x, v[:1]),
+        ),
+        Misconception(
+            "you average the projections first. v^T J v is not linear in v: take the form for each v[m], then the mean.",
+            lambda score, x, v: ssm_vr_loss(score, x, v.mean(0, keepdim=True)),
+        ),
+        Misconception(
+            "you add |s|^2 / 2 once for each projection, but only v^T J v is averaged over them: count it once.",
+            lambda score, x, v: _reduced(trace=1.0, along=0.0, weight=0.5 * len(v))(score, x, v),
+        ),
+        Misconception(
+            "the 1/2 stands in front of everything: it belongs to |s|^2 alone.",
+            _reduced(trace=0.5, along=0.0, weight=0.25),
         ),
         Misconception(
             "you sum over the projections where their mean belongs.",
@@ -468,6 +536,14 @@ SLOPES = Exercise(
         Misconception(
             "the radius enters squared: v^T J v has two factors v.",
             _slopes(_right, lambda covariance, radius: -radius / covariance.trace()),
+        ),
+        Misconception(
+            "you took E|v|^2 = r^2 / D in SSM-VR. Every v on the sphere has |v|^2 = r^2; the D appears in E[vv^T] = (r^2 / D) I.",
+            _slopes(_right, lambda covariance, radius: _scaled(covariance, radius) / len(covariance)),
+        ),
+        Misconception(
+            "this holds for N(0, I) only: in general E|x|^2 is the trace of the covariance.",
+            _slopes(lambda c, r: -torch.ones_like(r), lambda c, r: -(r**2) / len(c)),
         ),
         Misconception(
             "you averaged the eigenvalues of the inverse covariance. The best slope minimises a D + a^2 tr(Sigma) / 2: "
