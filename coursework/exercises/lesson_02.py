@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 
 from coursework.exercises.draws import covariances, normal, uniform
 from coursework.exercises.engine import Exercise, Misconception, Observed
+from coursework.exercises.observers import value_and_gradient
 from coursework.score_matching import implicit_score_matching
 
 # -- 2.1 the Fisher divergence between two Gaussians -------------------------------------------------------------------
@@ -224,18 +225,6 @@ class SmoothField:
         a, b, c, d = self.parameters
         return torch.tanh(x @ a + b) @ c - d * x
 
-    def gradient(self, value: object) -> Tensor:
-        """Gradient of value's sum with respect to all parameters, flat; zeros where the value is cut off from them."""
-        if not isinstance(value, Tensor) or not value.requires_grad:
-            return torch.cat([torch.zeros_like(p).flatten() for p in self.parameters])
-        gradients = torch.autograd.grad(value.sum(), self.parameters, allow_unused=True, materialize_grads=True)
-        return torch.cat([g.flatten() for g in gradients])
-
-
-def _value_and_gradient(attempt: Callable[..., Tensor], args: tuple[SmoothField, Tensor]) -> Observed:
-    value = attempt(*args)
-    return {"result": value, "gradient with respect to the parameters": args[0].gradient(value)}
-
 
 def jacobian_trace(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """tr dfn/dx at every row. Shapes: fn (B, D) -> (B, D); x (B, D) -> (B,)."""
@@ -255,7 +244,7 @@ TRACE = Exercise(
     title="the trace of a Jacobian",
     reference=jacobian_trace,
     draw=_draw_field,
-    observe=_value_and_gradient,
+    observe=value_and_gradient,
     misconceptions=(
         Misconception(
             "you add all D x D entries of the Jacobian. That is what one backward pass of the summed outputs gives; the "
@@ -313,7 +302,7 @@ IMPLICIT = Exercise(
     title="the implicit objective",
     reference=implicit_score_matching,
     draw=_draw_field,
-    observe=_value_and_gradient,
+    observe=value_and_gradient,
     misconceptions=(
         Misconception(
             "the 1/2 stands in front of both terms. It belongs to the square alone: the trace has the weight 1.",

@@ -1,13 +1,13 @@
 """Exercises of lesson 03, sliced score matching."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from coursework.exercises.draws import covariances, normal, uniform
-from coursework.exercises.engine import Exercise, Misconception, Observed
+from coursework.exercises.engine import Exercise, Misconception
+from coursework.exercises.observers import value_and_gradient
 
 # -- what several exercises share --------------------------------------------------------------------------------------
 
@@ -16,7 +16,7 @@ class WavyScore:
     """s(x) = x M^T + sin(x N^T): a smooth field with a Jacobian that is not symmetric; M and N are its parameters."""
 
     def __init__(self, parameters: Tensor) -> None:
-        self.parameters = parameters.requires_grad_()
+        self.parameters = [matrix.clone().requires_grad_() for matrix in parameters]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Shapes: (B, D) -> (B, D)."""
@@ -25,18 +25,6 @@ class WavyScore:
 
 def _draw_score(generator: Generator) -> tuple[WavyScore, Tensor]:
     return WavyScore(0.7 * normal(generator, 2, 3, 3)), normal(generator, 5, 3)
-
-
-GRADIENT = "gradient with respect to the score's parameters"
-
-
-def _with_gradient(function: Callable[..., Any], args: tuple[Any, ...]) -> Observed:
-    """The returned value, and the gradient of its sum with respect to the score's parameters (0 without a graph)."""
-    value, parameters = function(*args), args[0].parameters
-    gradient = torch.zeros_like(parameters)
-    if isinstance(value, Tensor) and value.requires_grad:
-        (gradient,) = torch.autograd.grad(value.sum(), parameters, allow_unused=True, materialize_grads=True)
-    return {"result": value, GRADIENT: gradient}
 
 
 def _value_and_product(score: WavyScore, x: Tensor, v: Tensor, keep_graph: bool = True) -> tuple[Tensor, Tensor]:
@@ -70,7 +58,7 @@ FORM = Exercise(
     title="the Jacobian in one direction",
     reference=quadratic_form,
     draw=_draw_direction,
-    observe=_with_gradient,
+    observe=value_and_gradient,
     misconceptions=(
         Misconception(
             "the values are right, but no gradient reaches the score's parameters: the product was computed without a "
@@ -339,7 +327,7 @@ SLICED = Exercise(
     title="the sliced objective",
     reference=ssm_loss,
     draw=_draw_direction,
-    observe=_with_gradient,
+    observe=value_and_gradient,
     misconceptions=(
         Misconception(
             "no gradient flows through v^T J v: only the square would be trained, and the score shrinks to zero. Keep "
@@ -426,7 +414,7 @@ REDUCED = Exercise(
     title="the variance-reduced objective",
     reference=ssm_vr_loss,
     draw=lambda generator: (*_draw_score(generator), normal(generator, 4, 5, 3)),
-    observe=_with_gradient,
+    observe=value_and_gradient,
     misconceptions=(
         Misconception(
             "this is the circulating formula, with 1/2 on v^T J v and an extra v^T s. Its minimiser is half of the score.",
