@@ -88,6 +88,15 @@ DSM = Exercise(
             lambda score, x, sigma, noise: dsm_loss(score, x, sigma, noise) / x.shape[1],
         ),
         Misconception(
+            "this is mse_loss: a mean over all elements, without the 1/2. The squared length of a vector is a sum over its "
+            "dimensions; only the batch is averaged; then comes the 1/2.",
+            lambda score, x, sigma, noise: 2 * dsm_loss(score, x, sigma, noise) / x.shape[1],
+        ),
+        Misconception(
+            "your noisy points are x + sigma^2 noise. Noise of variance sigma^2 is sigma times standard normal noise.",
+            lambda score, x, sigma, noise: _residual_loss(score(x + sigma**2 * noise) + noise / sigma),
+        ),
+        Misconception(
             "you sum over the batch. The expectation over points is a mean; only a point's dimensions are summed.",
             lambda score, x, sigma, noise: dsm_loss(score, x, sigma, noise) * len(x),
         ),
@@ -145,6 +154,24 @@ FLOOR = Exercise(
             "you subtract the squared score of the clean law. The loss lives on the noisy law, whose covariance is "
             "covariance + sigma^2 I. (Yours can even be negative, and a mean of squares cannot.)",
             lambda covariance, sigma: 0.5 * (len(covariance) / sigma**2 - _score_square(covariance, 0.0)),
+        ),
+        Misconception(
+            "the inverse is missing: E|grad log q|^2 is the trace of C^{-1}, C = covariance + sigma^2 I. A wide law has a small "
+            "score.",
+            lambda covariance, sigma: (
+                0.5 * (len(covariance) / sigma**2 - covariance.trace() - len(covariance) * sigma**2)
+            ),
+        ),
+        Misconception(
+            "you square the inverse: the score is -C^{-1}(x_t - mean), and its mean square is tr C^{-1} C C^{-1} = tr C^{-1}; the "
+            "C in the middle takes one of the two away.",
+            lambda covariance, sigma: (
+                0.5
+                * (
+                    len(covariance) / sigma**2
+                    - (torch.linalg.eigvalsh(covariance) + sigma**2).square().reciprocal().sum()
+                )
+            ),
         ),
         Misconception(
             "you add sigma to the covariance where its square belongs.",
@@ -205,6 +232,18 @@ SILENT = Exercise(
             lambda n_dims, sigma, power: 0.5 * n_dims * sigma ** (power - 1),
         ),
         Misconception(
+            "the weight sigma^power stands before the square: it multiplies the loss once, and is not squared with the label.",
+            lambda n_dims, sigma, power: 0.5 * n_dims * sigma ** (2 * power - 2),
+        ),
+        Misconception(
+            "the weight is missing: multiply with sigma^power.",
+            lambda n_dims, sigma, power: 0.5 * n_dims / sigma**2,
+        ),
+        Misconception(
+            "E|noise|^2 is D; you use its root, a length where the squared length belongs.",
+            lambda n_dims, sigma, power: 0.5 * n_dims**0.5 * sigma ** (power - 2),
+        ),
+        Misconception(
             "D is missing: |noise|^2 is a sum of D squares, each with mean 1.",
             lambda n_dims, sigma, power: 0.5 * sigma ** (power - 2),
         ),
@@ -229,7 +268,7 @@ SILENT = Exercise(
 
 
 def denoiser_loss(denoiser: Function, x: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
-    """E[ 1/2 |(D(x + sigma noise) - x) / sigma^2|^2 ]. Shapes: x, noise (B, D), sigma () -> ()."""
+    """E[ 1/2 |(h(x + sigma noise) - x) / sigma^2|^2 ]. Shapes: x, noise (B, D), sigma () -> ()."""
     return _residual_loss((denoiser(x + sigma * noise) - x) / sigma**2)
 
 
@@ -245,7 +284,7 @@ DENOISER = Exercise(
             lambda denoiser, x, sigma, noise: _residual_loss((x - denoiser(x + sigma * noise)) / sigma + noise / sigma),
         ),
         Misconception(
-            "you divide D(x_t) - x_t by sigma. The score is (D(x_t) - x_t) / sigma^2: put that into the loss.",
+            "you divide h(x_t) - x_t by sigma. The score is (h(x_t) - x_t) / sigma^2: put that into the loss.",
             lambda denoiser, x, sigma, noise: _residual_loss(
                 (denoiser(x + sigma * noise) - x - sigma * noise) / sigma + noise / sigma
             ),
@@ -255,7 +294,12 @@ DENOISER = Exercise(
             lambda denoiser, x, sigma, noise: sigma**4 * denoiser_loss(denoiser, x, sigma, noise),
         ),
         Misconception(
-            "you divide by sigma once: the residual of the score is (D - x) / sigma^2. (Yours is the loss with weight sigma^2.)",
+            "the plain squared error: the right minimiser, but not the loss of exercise 4.1. The factors 1/2 and 1 / sigma^4 are "
+            "missing.",
+            lambda denoiser, x, sigma, noise: 2 * sigma**4 * denoiser_loss(denoiser, x, sigma, noise),
+        ),
+        Misconception(
+            "you divide by sigma once: the residual of the score is (h(x_t) - x) / sigma^2. (Yours is the loss with weight sigma^2.)",
             lambda denoiser, x, sigma, noise: _residual_loss((denoiser(x + sigma * noise) - x) / sigma),
         ),
         Misconception(
@@ -275,8 +319,8 @@ DENOISER = Exercise(
     ),
     hints=(
         "Solve Tweedie's formula for the score: that is the score model which the denoiser stands for.",
-        "Put s(x_t) = (D(x_t) - x_t) / sigma^2 into the residual s + noise / sigma, and x_t = x + sigma noise. Much cancels.",
-        "What is left is (D(x_t) - x) / sigma^2: distance to the clean point. Half its mean squared length, as in 4.1.",
+        "Put s(x_t) = (h(x_t) - x_t) / sigma^2 into the residual s + noise / sigma, and x_t = x + sigma noise. Much cancels.",
+        "What is left is (h(x_t) - x) / sigma^2: distance to the clean point. Half its mean squared length, as in 4.1.",
     ),
 )
 
@@ -359,6 +403,21 @@ CONVERSIONS = Exercise(
             _translate(_noise, lambda x_t, noise, a, s: x_t / a - s * noise, _velocity),
         ),
         Misconception(
+            "the data prediction from the score has sigma squared: (x_t + sigma^2 score) / alpha. With the noise instead of the "
+            "score it is sigma.",
+            _translate(_noise, lambda x_t, noise, a, s: (x_t - noise) / a, _velocity),
+        ),
+        Misconception(
+            "the order is noise, data, velocity; you return the data first.",
+            lambda score_value, x_t, alpha, sigma: (lambda noise, data, velocity: (data, noise, velocity))(
+                *from_score(score_value, x_t, alpha, sigma)
+            ),
+        ),
+        Misconception(
+            "noise and data are swapped in the velocity: it is alpha noise - sigma x_0.",
+            _translate(_noise, _data, lambda noise, data, a, s: a * data - s * noise),
+        ),
+        Misconception(
             "alpha and sigma are swapped in the velocity: it is alpha noise - sigma x_0.",
             _translate(_noise, _data, lambda noise, data, a, s: s * noise - a * data),
         ),
@@ -406,6 +465,11 @@ def _pixelwise(x_t: Tensor, mean: Tensor, covariance: Tensor, alpha: Tensor, sig
     return wiener(x_t, mean, torch.diag(covariance.diagonal()), alpha, sigma)
 
 
+def _noise_everywhere(x_t: Tensor, mean: Tensor, covariance: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    centred = (x_t - alpha * mean).T
+    return mean + alpha * torch.linalg.solve(alpha**2 * covariance + sigma**2, centred).T @ covariance
+
+
 def _without_mean(x_t: Tensor, mean: Tensor, covariance: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     return wiener(x_t, torch.zeros_like(mean), covariance, alpha, sigma)
 
@@ -423,6 +487,16 @@ WIENER = Exercise(
         Misconception(
             "you add sigma where its square belongs: variances add.",
             _linear(centre=1, gain=1, signal=2, noise=1),
+        ),
+        Misconception(
+            "you divide x_t by alpha first and forget that this makes the noise larger: sigma / alpha.",
+            lambda x_t, mean, covariance, alpha, sigma: wiener(
+                x_t / alpha, mean, covariance, torch.ones_like(alpha), sigma
+            ),
+        ),
+        Misconception(
+            "you add sigma^2 to every entry of the covariance. Independent noise adds to the diagonal only: sigma^2 I.",
+            _noise_everywhere,
         ),
         Misconception(
             "the factor alpha in front of the covariance is missing: Cov(x_0, x_t) = alpha covariance.",
