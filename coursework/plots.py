@@ -64,8 +64,8 @@ def score_field(
 ) -> None:
     """Arrows of a score on an n x n grid. `score`: (m, 2) -> (m, 2).
 
-    `unit` shows directions only; `scale` is the length that spans the picture's width (chosen by matplotlib if None: set
-    it where pictures are compared).
+    `unit` shows directions only; `scale` is the length that spans the picture's width. Set it where pictures are
+    compared; None leaves the choice to matplotlib.
     """
     x, y, points = grid(extent, n)
     arrows = score(points).detach()

@@ -240,6 +240,12 @@ def test_switching_on_gradients_in_the_argument_is_a_change():
     assert "in place" in judge(find("1.3"), grabs).message
 
 
+def test_a_loss_without_a_gradient_is_noticed():
+    exercise = find("4.1")
+    message = judge(exercise, lambda *args: exercise.reference(*args).detach()).message
+    assert "All of it is 0: leave out .detach()" in message
+
+
 @pytest.mark.parametrize("bad", ["1.99", "77.1", "one", ""])
 def test_unknown_exercise_is_refused(bad):
     with pytest.raises(ValueError, match="id: no exercise"):

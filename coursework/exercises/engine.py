@@ -133,8 +133,8 @@ def _complaint(
         for name, value in wanted.items():
             difference = _difference(done[i][name], value, exercise.rtol)
             if difference:
-                factor = _common_factor(done, expected, name)
-                return f"Case {i + 1}: {'' if name == 'result' else f'the {name}: '}{difference}{factor}"
+                remark = _common_factor(done, expected, name) or _cut_off(done[i][name], name)
+                return f"Case {i + 1}: {'' if name == 'result' else f'the {name}: '}{difference}{remark}"
     return None
 
 
@@ -193,6 +193,13 @@ def _common_factor(done: list[Observed], expected: list[Observed], name: str) ->
     if abs(factor) < 1e-6 or abs(factor - 1) < 1e-6:
         return ""
     return f". Every value is {factor:.4g} times the expected one"
+
+
+def _cut_off(got: Any, name: str) -> str:
+    """A remark where a gradient that is compared beside the result is zero throughout."""
+    if name == "result" or bool(got.any()):
+        return ""
+    return ". All of it is 0: leave out .detach(), .item() and no_grad"
 
 
 def _misconception(exercise: Exercise, done: list[Observed], seed: int) -> str | None:

@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 
 from coursework.exercises.draws import covariances, normal, uniform
 from coursework.exercises.engine import Exercise, Misconception
+from coursework.exercises.observers import value_and_gradient
 from coursework.predictions import convert
 
 Function = Callable[[Tensor], Tensor]
@@ -17,36 +18,18 @@ class Affine:
     """x -> x A^T + b: a score, or a denoiser, with two parameters to differentiate."""
 
     def __init__(self, matrix: Tensor, offset: Tensor) -> None:
-        self.matrix, self.offset = matrix, offset
+        self.parameters = [matrix.requires_grad_(), offset.requires_grad_()]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Shapes: (B, D) -> (B, D)."""
-        return x @ self.matrix.T + self.offset
+        matrix, offset = self.parameters
+        return x @ matrix.T + offset
 
 
 def _draw_affine(generator: Generator) -> tuple[Affine, Tensor, Tensor, Tensor]:
     function = Affine(0.5 * normal(generator, 3, 3), normal(generator, 3))
     sigma = uniform(generator, low=0.3, high=0.8)
     return function, 1 + normal(generator, 5, 3), sigma, normal(generator, 5, 3)
-
-
-def _loss_and_gradients(attempt: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, Any]:
-    """The loss, and its gradients with respect to the parameters of the score (or denoiser)."""
-    function, *rest = args
-    with torch.enable_grad():
-        matrix, offset = (v.detach().clone().requires_grad_() for v in (function.matrix, function.offset))
-        loss = attempt(Affine(matrix, offset), *rest)
-        if isinstance(loss, Tensor) and not loss.requires_grad:
-            raise ValueError(
-                "the loss does not depend on the score's parameters: leave out .detach(), .item() and no_grad"
-            )
-        if not isinstance(loss, Tensor) or loss.ndim:  # the comparison of the loss itself says so
-            gradients = [torch.full_like(v, torch.nan) for v in (matrix, offset)]
-        else:
-            gradients = torch.autograd.grad(loss, (matrix, offset), allow_unused=True, materialize_grads=True)
-    value = loss.detach() if isinstance(loss, Tensor) else loss
-    names = ("gradient with respect to the score's matrix", "gradient with respect to the score's offset")
-    return {"result": value, **dict(zip(names, gradients, strict=True))}
 
 
 # -- 4.1 the denoising loss --------------------------------------------------------------------------------------------
@@ -66,7 +49,7 @@ DSM = Exercise(
     title="the denoising loss",
     reference=dsm_loss,
     draw=_draw_affine,
-    observe=_loss_and_gradients,
+    observe=value_and_gradient,
     misconceptions=(
         Misconception(
             "the target has the wrong sign. The label is -noise / sigma (back to where the point came from), so the residual "
@@ -277,7 +260,7 @@ DENOISER = Exercise(
     title="the denoiser that amplifies",
     reference=denoiser_loss,
     draw=_draw_affine,
-    observe=_loss_and_gradients,
+    observe=value_and_gradient,
     misconceptions=(
         Misconception(
             "this is the circulating loss (with its 1/2): it subtracts x where x_t belongs, and its best denoiser is E[x + noise | x_t].",
