@@ -52,8 +52,13 @@ def server(tmp_path_factory):
         f"--ServerApp.root_dir={root}",
         "--LabApp.expose_app_in_browser=True",
     ]
+    places = ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR", "LAB_WORKSPACES_DIR", "LAB_SETTINGS_DIR")
+    own = {
+        f"JUPYTER{'' if p.startswith('LAB') else '_'}{p}": str(root / p) for p in places
+    }  # the user's stay untouched
     with (root / "log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], stdout=log, stderr=log)
+        command = [sys.executable, "-m", "jupyterlab", *options]
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **own})
     try:
         _wait_for(f"http://127.0.0.1:{port}/api?token={token}")
         yield f"http://127.0.0.1:{port}/lab/tree/notebooks/{{}}?token={token}"
