@@ -1,9 +1,13 @@
 """Refusals and expansions that every public door shares. Each message is one line that names the argument."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
+
+_looking = ContextVar("looking", default=True)
 
 
 def expand(value: float | Tensor, x: Tensor, name: str) -> Tensor:
@@ -57,11 +61,26 @@ def positive(value: float | Tensor, name: str) -> None:
 
 
 def holds(condition: Tensor) -> bool:
-    """Whether a condition is true everywhere. Inside `torch.func.vmap` values cannot be looked at: taken as true."""
+    """Whether a condition is true everywhere. Where values cannot be looked at it is taken as true.
+
+    That is inside `torch.func.vmap` and inside `unwatched`.
+    """
+    if not _looking.get():
+        return True
     try:
         return bool(condition.all())
     except RuntimeError:
         return True
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Inside, checks look at shapes and types only: to look at values, a loop would have to wait for the device."""
+    token = _looking.set(False)
+    try:
+        yield
+    finally:
+        _looking.reset(token)
 
 
 def like(value: Tensor, x: Tensor, name: str, x_name: str) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from coursework._arguments import at_least, batch, expand, finite, floating, holds, positive
+from coursework.sdes import as_time
 
 if TYPE_CHECKING:
     from coursework.sdes import SDE
@@ -354,6 +355,7 @@ def exact_score(density: Density, sde: "SDE") -> Callable[[Tensor, Tensor], Tens
     """
 
     def score(x: Tensor, t: float | Tensor) -> Tensor:
+        t = as_time(t)
         if isinstance(density, GaussianMixture):
             return density._diffuse(sde.alpha(t), sde.sigma(t))._score(x)
         return density.diffuse(sde.alpha(t), sde.sigma(t)).score(x)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from coursework._arguments import batch, expand, finite, floating, holds, like, one_of, positive
+from coursework.sdes import as_time
 
 if TYPE_CHECKING:
     from coursework.sdes import SDE
@@ -95,4 +96,5 @@ class ScoreModel(nn.Module):
         value = self.network(x, time) if label is None else self.network(x, time, label)
         value = value.to(x.dtype)  # autocast gives bfloat16
         like(value, x, "network's value", "x")
+        t = as_time(t)
         return _convert(value, x, self.sde.alpha(t), self.sde.sigma(t), self.prediction, target)

@@ -1,7 +1,7 @@
 """Linear SDEs dx = f(t) x dt + g(t) dw, t from 0 (data) to 1 (noise), and time grids for their solvers (lesson 07).
 
 Given x_0, the law of x_t is N(alpha(t) x_0, sigma(t)^2 I). A subclass supplies `alpha`, `sigma`,
-`drift_coefficient` (f) and `diffusion` (g); everything else is derived here.
+`drift_coefficient` (f) and `diffusion` (g), which get `t` as a tensor; everything else is derived here.
 """
 
 import math
@@ -47,14 +47,15 @@ class SDE:
     @property
     def prior_std(self) -> float:
         """Standard deviation of the prior N(0, prior_std^2 I): sigma(T), unless the SDE says otherwise."""
-        return float(self.sigma(self.T))
+        return float(self.sigma(as_time(self.T)))
 
     def drift(self, x: Tensor, t: float | Tensor) -> Tensor:
         """f(t) x. Shapes: x (B, *S) -> (B, *S)."""
-        return expand(self.drift_coefficient(t), x, "t") * x
+        return expand(self.drift_coefficient(as_time(t)), x, "t") * x
 
     def log_snr(self, t: float | Tensor) -> Tensor:
         """log(alpha(t)^2 / sigma(t)^2), decreasing in t."""
+        t = as_time(t)
         return 2 * (torch.log(self.alpha(t)) - torch.log(self.sigma(t)))
 
     def time_of_log_snr(self, log_snr: float | Tensor) -> Tensor:
@@ -80,22 +81,24 @@ class SDE:
     def perturb(self, x0: Tensor, t: float | Tensor, noise: Tensor) -> Tensor:
         """x_t = alpha(t) x_0 + sigma(t) noise. Shapes: x0, noise (B, *S) -> (B, *S)."""
         like(noise, x0, "noise", "x0")
+        t = as_time(t)
         return expand(self.alpha(t), x0, "t") * x0 + expand(self.sigma(t), x0, "t") * noise
 
     def kernel_score(self, x_t: Tensor, x0: Tensor, t: float | Tensor) -> Tensor:
         """Score of the kernel, grad_{x_t} log p(x_t | x_0) = -(x_t - alpha(t) x_0) / sigma(t)^2."""
         like(x0, x_t, "x0", "x_t")
+        t = as_time(t)
         return -(x_t - expand(self.alpha(t), x_t, "t") * x0) / expand(self.sigma(t), x_t, "t") ** 2
 
     def reverse_drift(self, x: Tensor, t: float | Tensor, score_value: Tensor) -> Tensor:
         """Drift of the reverse-time SDE, f(t) x - g(t)^2 s, for dt < 0 (Anderson 1982; Song et al. 2021, eq. 6)."""
         like(score_value, x, "score_value", "x")
-        return self.drift(x, t) - expand(self.diffusion(t), x, "t") ** 2 * score_value
+        return self.drift(x, t) - expand(self.diffusion(as_time(t)), x, "t") ** 2 * score_value
 
     def probability_flow(self, x: Tensor, t: float | Tensor, score_value: Tensor) -> Tensor:
         """Right-hand side of the probability-flow ODE, f(t) x - g(t)^2 s / 2 (Song et al. 2021, eq. 13)."""
         like(score_value, x, "score_value", "x")
-        return self.drift(x, t) - 0.5 * expand(self.diffusion(t), x, "t") ** 2 * score_value
+        return self.drift(x, t) - 0.5 * expand(self.diffusion(as_time(t)), x, "t") ** 2 * score_value
 
     def prior_sample(
         self,

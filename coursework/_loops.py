@@ -1,0 +1,85 @@
+"""What all samplers share: the check at the door, and a loop that never waits for the device."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from coursework._arguments import batch, finite, floating, holds, like, unwatched
+from coursework.sdes import SDE
+
+TimedScore = Callable[[Tensor, Tensor], Tensor]
+OnStep = Callable[[int, Tensor, Tensor], None]
+Step = Callable[[int, Tensor], Tensor]
+
+
+def check_start(score: Callable[..., Tensor], x: Tensor, generator: torch.Generator | None = None) -> None:
+    """Refuse what no sampler can start from: no function, no finite batch, a generator on another device."""
+    if not callable(score):
+        raise TypeError(f"score: expected a function, got {type(score).__name__}")
+    batch(x, "x")
+    if generator is not None and generator.device.type != x.device.type:
+        raise ValueError(f"generator: expected one on {x.device.type} like x, got one on {generator.device.type}")
+
+
+def check_times(times: Tensor, sde: SDE, *, upwards: bool = False) -> Tensor:
+    """The time grid in float64 on the CPU; refused unless strictly decreasing (or, if `upwards`, either way)."""
+    floating(times, "times")
+    if times.ndim != 1 or len(times) < 2:
+        raise ValueError(f"times: expected shape (n_steps + 1,) with at least one step, got {tuple(times.shape)}")
+    finite(times, "times")
+    times = times.detach().double().cpu()
+    if not (holds(times.diff() < 0) or (upwards and holds(times.diff() > 0))):
+        raise ValueError(f"times: expected strictly {'monotone' if upwards else 'decreasing'} values")
+    if not holds((times >= 0) & (times <= sde.T)):
+        raise ValueError(f"times: expected values in [0, {sde.T}], got {times.min():g} to {times.max():g}")
+    return times
+
+
+def check_noisy(times: Tensor, sde: SDE) -> None:
+    """Refuse times at which a score is asked although there is no noise and hence no score."""
+    if not holds(torch.as_tensor(sde.sigma(times)) > 0):
+        raise ValueError(f"times: the score is asked where sigma is 0; stop at a later time, say {sde.t_min}")
+
+
+def columns(x: Tensor, *values: Tensor) -> list[Tensor]:
+    """Coefficients for a whole grid, (n,) float64 each, in x's dtype and on its device."""
+    return [value.to(x.device, x.dtype) for value in values]
+
+
+def score_at(score: TimedScore, x: Tensor, t: Tensor) -> Tensor:
+    """score(x, t), refused where it is not a tensor like x: it would broadcast silently."""
+    value = score(x, t)
+    like(value, x, "score's value", "x")
+    return value
+
+
+def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal noise of x's shape, dtype and device."""
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+
+
+@contextmanager
+def sampling(x: Tensor) -> Iterator[None]:
+    """Inside a sampler's loop: values are not looked at, and autograd records only where x asks for it.
+
+    A network's parameters alone do not make it record: a trajectory's graph would fill the memory.
+    """
+    with unwatched(), torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
+        yield
+
+
+def walk(step: Step, x: Tensor, times: Tensor, on_step: OnStep | None) -> Tensor:
+    """x <- step(i, x) for every step of `times`, (n_steps + 1,); on_step(i, t, x) with the time that x has then.
+
+    No state but the last is kept. An empty batch comes back as it is.
+    """
+    if not len(x):
+        return x
+    with sampling(x):
+        for i, t in enumerate(times[1:].unbind()):
+            x = step(i, x)
+            if on_step is not None:
+                on_step(i, t, x)
+    return x
