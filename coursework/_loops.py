@@ -10,7 +10,7 @@ from coursework._arguments import batch, finite, floating, holds, like, unwatche
 from coursework.sdes import SDE
 
 TimedScore = Callable[[Tensor, Tensor], Tensor]
-OnStep = Callable[[int, Tensor, Tensor], None]
+OnStep = Callable[[int, Tensor, Tensor], object]
 Step = Callable[[int, Tensor], Tensor]
 
 
@@ -71,7 +71,7 @@ def sampling(x: Tensor) -> Iterator[None]:
 
 
 def walk(step: Step, x: Tensor, times: Tensor, on_step: OnStep | None) -> Tensor:
-    """x <- step(i, x) for every step of `times`, (n_steps + 1,); on_step(i, t, x) with the time that x has then.
+    """x <- step(i, x) for every step of `times`, (n_steps + 1,), each followed by `after_step` at the time x has then.
 
     No state but the last is kept. An empty batch comes back as it is.
     """
@@ -80,6 +80,14 @@ def walk(step: Step, x: Tensor, times: Tensor, on_step: OnStep | None) -> Tensor
     with sampling(x):
         for i, t in enumerate(times[1:].unbind()):
             x = step(i, x)
-            if on_step is not None:
-                on_step(i, t, x)
+            x = after_step(on_step, i, t, x)
     return x
+
+
+def after_step(on_step: OnStep | None, i: int, t: Tensor, x: Tensor) -> Tensor:
+    """The state to go on with: what on_step(i, t, x) returns if that is a tensor (it must be like x), else x."""
+    changed = on_step(i, t, x) if on_step is not None else None
+    if not isinstance(changed, Tensor):
+        return x
+    like(changed, x, "on_step's value", "x")
+    return changed

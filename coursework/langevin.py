@@ -63,13 +63,15 @@ def mala(
     check_start(density.score, x, generator)
     times = _elapsed(step_size, n_steps)
     accepted = x.new_zeros(len(x))
-    log_p, value = density.log_prob(x), _value(density.score, x)
+    current, log_p, value = x, density.log_prob(x), _value(density.score, x)
 
     def log_q(y: Tensor, x: Tensor, value: Tensor) -> Tensor:
         return -flat_sum((y - x - 0.5 * step_size * value) ** 2) / (2 * step_size)
 
     def step(_: int, x: Tensor) -> Tensor:
-        nonlocal log_p, value, accepted
+        nonlocal current, log_p, value, accepted
+        if x is not current:  # on_step changed it
+            log_p, value = density.log_prob(x), _value(density.score, x)
         y = x + 0.5 * step_size * value + math.sqrt(step_size) * normal_like(x, generator)
         log_p_y, value_y = density.log_prob(y), _value(density.score, y)
         log_ratio = log_p_y - log_p + log_q(x, y, value_y) - log_q(y, x, value)
@@ -77,7 +79,8 @@ def mala(
         accept = u.log() < log_ratio
         log_p = torch.where(accept, log_p_y, log_p)
         value, accepted = _choose(accept, value_y, value), accepted + accept
-        return _choose(accept, y, x)
+        current = _choose(accept, y, x)
+        return current
 
     x = walk(step, x, times, on_step)
     return x, accepted.mean() / n_steps

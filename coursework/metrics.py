@@ -14,7 +14,7 @@ def energy_distance(x: Tensor, y: Tensor) -> Tensor:
     Source: Szekely & Rizzo 2013, eq. 5.
     """
     _pair(x, y)
-    across, within_x, within_y = torch.cdist(x, y).mean(), _mean_distance(x), _mean_distance(y)
+    across, within_x, within_y = _distances(x, y).mean(), _mean_distance(x), _mean_distance(y)
     return 2 * across - within_x - within_y
 
 
@@ -29,7 +29,7 @@ def energy_test(
     _pair(x, y)
     at_least(n_permutations, 1, "n_permutations")
     both = torch.cat([x, y])
-    distances = torch.cdist(both, both)
+    distances = _distances(both, both)
     device = generator.device if generator is not None else both.device
     orders = [torch.randperm(len(both), generator=generator, device=device) for _ in range(n_permutations)]
     first = torch.zeros(n_permutations + 1, len(both), dtype=both.dtype, device=both.device)
@@ -67,6 +67,11 @@ def _pair(x: Tensor, y: Tensor) -> None:
             raise ValueError(f"{name}: expected at least two points (N, D), got shape {tuple(value.shape)}")
     if x.shape[1] != y.shape[1] or x.dtype != y.dtype or x.device != y.device:
         raise ValueError(f"y: expected dimension, dtype and device of x, got {tuple(y.shape)}, {y.dtype}, {y.device}")
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    """|x_i - y_j|, (N, M), without the shortcut through |x|^2 + |y|^2 - 2 x.y that spoils small distances."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _mean_distance(x: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 Its solutions have the marginal laws of the SDE. All solvers take any score(x, t), any linear SDE and a state x (B, *S),
 and return a state (B, *S). Without noise they are maps: from data to latents (upwards in t) and back.
 
+`on_step(i, t, x)` is called after each step, with the time t that x has then; a tensor that it returns takes x's place.
+
 All raise ValueError or TypeError for an x that is not a finite batch, times that are not strictly monotone or leave
 [0, T], times at which the score is asked and sigma is 0, and scores whose value is not a tensor like x.
 """
