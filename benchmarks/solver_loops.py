@@ -9,6 +9,7 @@ makes of the same overhead.
 """
 
 import argparse
+import functools
 import statistics
 import time
 
@@ -56,28 +57,35 @@ def ratios(loop, bare, rounds, device):
 
 
 @torch.no_grad()
-def main(calls, rounds, device):
-    """Print the table."""
-    sde, device = VPSDE(), pick_device(device)
-    networks = {
-        "denoiser, 64 x 1 x 28 x 28": (Denoiser().to(device), torch.randn(64, 1, 28, 28, device=device)),
-        "perceptron, 512 x 2": (TimeMLP(2).to(device), torch.randn(512, 2, device=device)),
-    }
-    print(f"{calls} network calls on {device}, {rounds} rounds; loop / bare calls: median (lowest to highest)")
-    for name, (network, x) in networks.items():
-        model, t = ScoreModel(network, sde), torch.tensor(0.5, device=device)
-        bare = lambda network=network, x=x, t=t: [network(x, t) for _ in range(calls)]
-        print(name)
-        for solver, calls_a_step in CALLS_A_STEP.items():
-            times = uniform_times(sde, calls // calls_a_step)
-            report(solver.__name__, ratios(lambda s=solver, g=times: s(model, sde, x, g), bare, rounds, device))
-        without_time = lambda x, model=model, t=t: model(x, t)
-        report("langevin", ratios(lambda: langevin(without_time, x, 1e-3, calls), bare, rounds, device))
+def compare(network, x, calls, rounds):
+    """One row for each solver."""
+    sde, t = VPSDE(), torch.tensor(0.5, device=x.device)
+    model = ScoreModel(network, sde)
+
+    def bare():
+        for _ in range(calls):
+            network(x, t)
+
+    for solver, calls_a_step in CALLS_A_STEP.items():
+        times = uniform_times(sde, calls // calls_a_step)
+        report(solver.__name__, ratios(functools.partial(solver, model, sde, x, times), bare, rounds, x.device))
+    chain = functools.partial(langevin, lambda x: model(x, t), x, 1e-3, calls)
+    report("langevin", ratios(chain, bare, rounds, x.device))
 
 
 def report(name, values):
     """One row."""
     print(f"  {name:20s} {statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})", flush=True)
+
+
+def main(calls, rounds, device):
+    """Both tables."""
+    device = pick_device(device)
+    print(f"{calls} network calls on {device}, {rounds} rounds; loop / bare calls: median (lowest to highest)")
+    print("denoiser, 64 x 1 x 28 x 28")
+    compare(Denoiser().to(device), torch.randn(64, 1, 28, 28, device=device), calls, rounds)
+    print("perceptron, 512 x 2")
+    compare(TimeMLP(2).to(device), torch.randn(512, 2, device=device), calls, rounds)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from tests.chains import orders
 from tests.laws import random_mixture
 from tests.test_reverse_sde import RING, N, assert_is_the_ring, ring_score
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SDES = (VPSDE(), VESDE(), SubVPSDE())
 ORDERS = {euler: 1, heun: 2, rk4: 4}
 each_sde = pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)
