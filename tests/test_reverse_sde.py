@@ -258,7 +258,7 @@ def test_solvers_reach_the_law_of_eight_modes(sde, name, generator):
 @each_sde
 def test_adaptive_steps_reach_the_law_of_eight_modes(sde, generator):
     start = sde.prior_sample((N, 2), generator=generator)
-    x, n_calls = adaptive_sde(ring_score(sde), sde, start, rtol=0.03, atol=0.03, generator=generator)
+    x, n_calls = adaptive_sde(ring_score(sde), sde, start, rtol=0.02, atol=0.02, generator=generator)
     assert_is_the_ring(x, generator)
     assert 40 < n_calls < 1500
 
