@@ -24,11 +24,11 @@ ORDERS = {euler: 1, heun: 2, rk4: 4}
 each_sde = pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)
 each_solver = pytest.mark.parametrize("solver", ORDERS)
 
-COVARIANCE = torch.tensor([[1.2, 0.5], [0.5, 0.4]]).double()
+COVARIANCE = torch.tensor([[0.12, 0.05], [0.05, 0.04]], dtype=torch.float64)
 GAUSSIAN = GaussianMixture(torch.tensor([[0.6, -0.3]]).double(), COVARIANCE[None])
 MIXTURE = GaussianMixture(
     torch.tensor([[-1.2, 0.2], [0.9, 0.7], [0.3, -1.0]]).double(),
-    torch.stack([0.6 * COVARIANCE, 0.3 * torch.eye(2), 0.5 * COVARIANCE.flip(0, 1)]).double(),
+    torch.stack([6 * COVARIANCE, 0.3 * torch.eye(2), 5 * COVARIANCE.flip(0, 1)]).double(),
     torch.tensor([0.2, 0.5, 0.3]).double(),
 )
 
@@ -68,17 +68,17 @@ def by_scipy(sde, law, x, t, u, rtol=1e-12):
 
 @each_sde
 @pytest.mark.parametrize("law", ["Gaussian", "mixture"])
-@pytest.mark.parametrize(("solver", "n"), [(euler, 400), (heun, 120), (rk4, 60)])
-def test_order_of_convergence(sde, law, solver, n, generator):
+@each_solver
+def test_order_of_convergence(sde, law, solver, generator):
     """Root mean square error at t = 0.05, from t = 1, for three step counts that double."""
     density = {"Gaussian": GAUSSIAN, "mixture": MIXTURE}[law]
     x = at_T(density, sde, 60, generator)
     exact = gaussian_flow(sde, x, 1.0, 0.05) if law == "Gaussian" else by_scipy(sde, density, x, 1.0, 0.05)
-    errors = []
+    errors, n = [], {euler: 400, heun: 120, rk4: 200 if law == "Gaussian" else 100}[solver]
     for steps in (n, 2 * n, 4 * n):
         got = solver(exact_score(density, sde), sde, x, uniform_times(sde, steps, t_min=0.05))
         errors.append(float((got - exact).square().mean().sqrt()))
-    assert errors[-1] > 1e-11  # above rounding
+    assert errors[-1] > 2e-12  # above rounding
     assert orders(errors) == pytest.approx([ORDERS[solver]] * 2, abs=0.15)
 
 
@@ -91,7 +91,7 @@ def test_one_step_is_the_stated_one_in_both_directions(sde, solver):
         heun: ([[], [1.0]], [0.5, 0.5], [0.0, 1.0]),
         rk4: ([[], [0.5], [0.0, 0.5], [0.0, 0.0, 1.0]], [1 / 6, 1 / 3, 1 / 3, 1 / 6], [0.0, 0.5, 0.5, 1.0]),
     }[solver]
-    x = torch.tensor([[1.2, -0.4], [0.3, 0.9], [-2.0, 0.1]]).double()
+    x = torch.tensor([[1.2, -0.4], [0.3, 0.9], [-2.0, 0.1]], dtype=torch.float64)
 
     def score(x, t):
         return -0.7 * x * (1 + t) + 0.1 * x.roll(1, dims=1) ** 2
@@ -100,10 +100,10 @@ def test_one_step_is_the_stated_one_in_both_directions(sde, solver):
         k = []
         for row, node in zip(a, c, strict=True):
             y = x + (u - t) * sum((w * v for w, v in zip(row, k, strict=True)), torch.zeros_like(x))
-            time = torch.tensor(t + node * (u - t)).double()
+            time = torch.tensor(t + node * (u - t), dtype=torch.float64)
             k.append(sde.probability_flow(y, time, score(y, time)))
         expected = x + (u - t) * sum(w * v for w, v in zip(b, k, strict=True))
-        got = solver(score, sde, x, torch.tensor([t, u]).double())
+        got = solver(score, sde, x, torch.tensor([t, u], dtype=torch.float64))
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -186,7 +186,8 @@ def test_euler_and_adaptive_reach_the_law_of_eight_modes(sde, generator):
     start = sde.prior_sample((N, 2), generator=generator)
     score = ring_score(sde)
     assert_is_the_ring(adaptive(score, sde, start, rtol=1e-4, atol=1e-4), generator)
-    assert_is_the_ring(euler(score, sde, start, log_snr_times(sde, 800)), generator)
+    n = 1200 if isinstance(sde, VESDE) else 300
+    assert_is_the_ring(euler(score, sde, start, log_snr_times(sde, n)), generator)
 
 
 @each_sde
@@ -219,22 +220,20 @@ def test_a_wrong_prior_ruins_the_flow(generator):
 
 
 def smoothed_images():
-    """2,000 training images as a mixture of Gaussians of standard deviation 0.1, and 4 test images."""
+    """2,000 training images as a mixture of Gaussians of standard deviation 0.1."""
     name = "fashion-mnist" if available()["fashion-mnist"] else "digits"
     if os.environ.get("COURSEWORK_CI") == "1":
         assert name == "fashion-mnist"
     images = load(name, n=None if name == "digits" else 2_000).images.flatten(1).double()
-    test = load(name, split="test", n=4).images.flatten(1).double()
-    return GaussianMixture(images, torch.full((len(images),), 0.01).double()), test
+    return GaussianMixture(images, torch.full((len(images),), 0.01, dtype=torch.float64))
 
 
 def test_images_survive_the_round_trip(generator):
-    """Error relative to |x|: at most 1e-5 in float64, and 2e-3 in float32 with tolerances to match."""
-    law, test = smoothed_images()
-    sde = VPSDE()
+    """Error relative to |x|: at most 1e-6 in float64 and 5e-5 in float32, with tolerances to match."""
+    law, sde = smoothed_images(), VPSDE()
     score = exact_score(law, sde)
-    x = torch.cat([test, law.sample(2, generator=generator)])
-    for dtype, tolerance, bound in ((torch.float64, 1e-8, 1e-5), (torch.float32, 1e-5, 2e-3)):
+    x = law.sample(4, generator=generator)
+    for dtype, tolerance, bound in ((torch.float64, 1e-7, 1e-6), (torch.float32, 1e-6, 5e-5)):
         z = encode(score, sde, x.to(dtype), rtol=tolerance, atol=tolerance)
         back = decode(score, sde, z, rtol=tolerance, atol=tolerance)
         assert back.dtype == dtype
@@ -289,13 +288,13 @@ def test_interpolation_takes_images_and_refuses():
 
 
 def test_where_the_steps_lie_matters(generator):
-    """Ten Heun steps on VP: grids that follow the noise level are several times nearer to the solution."""
-    sde = VPSDE()
-    x, score = at_T(RING, sde, 200, generator), exact_score(RING, sde)
+    """Ten Heun steps on VE: Karras' grid beats the uniform one, which is also the one that is uniform in log-SNR."""
+    sde = VESDE()
+    x = at_T(RING, sde, 200, generator)
     exact = by_scipy(sde, RING, x, 1.0, sde.t_min, rtol=1e-9)
-    error = {
-        grid: float((heun(score, sde, x, grid(sde, 10)) - exact).norm(dim=1).median())
+    errors = [
+        float((heun(exact_score(RING, sde), sde, x, grid(sde, 10)) - exact).square().mean().sqrt())
         for grid in (uniform_times, log_snr_times, karras_times)
-    }
-    assert error[log_snr_times] < 0.5 * error[uniform_times]
-    assert error[karras_times] < 0.5 * error[uniform_times]
+    ]
+    assert errors[1] == pytest.approx(errors[0], rel=1e-6)
+    assert errors[2] < 0.6 * errors[0]

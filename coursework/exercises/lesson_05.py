@@ -100,6 +100,16 @@ STEP = Exercise(
             "the bracket: step_size / 2 multiplies the score alone. You multiply x with it as well.",
             lambda score, x, step_size, z: 0.5 * step_size * (x + score(x)) + step_size**0.5 * z,
         ),
+        Misconception(
+            "the noise needs a size: `torch.randn` has variance 1, a step of step_size needs variance step_size. Multiply z with "
+            "its square root.",
+            _step(lambda h: 0.5 * h, lambda h: 1.0),
+        ),
+        Misconception(
+            "the bracket: 1/2 belongs to the score alone, and you halve the noise too, which quarters its variance. Your chain "
+            "samples p to the power 4, which is far too narrow.",
+            _step(lambda h: 0.5 * h, lambda h: 0.5 * h**0.5),
+        ),
     ),
     hints=(
         "Three terms: where you are, a pull, a push.",
@@ -159,7 +169,7 @@ CHAIN = Exercise(
             _shrunk(2.0),
         ),
         Misconception(
-            "the sign: the chain overshoots, so it is wider than the target, not narrower.",
+            "the sign: the noise of a step is not pulled back within it, so the chain is wider than the target, not narrower.",
             _shrunk(-1.0),
         ),
         Misconception(
@@ -194,6 +204,18 @@ CHAIN = Exercise(
         Misconception(
             "the last factor is missing: C times (I - step_size/4 C^{-1})^{-1}.",
             lambda covariance, step_size: torch.linalg.solve(covariance, chain_covariance(covariance, step_size)),
+        ),
+        Misconception(
+            "the formula is right for numbers, but you divide matrices entry by entry. Use matrix products and `torch.linalg.inv`.",
+            lambda covariance, step_size: covariance / (1 - step_size / 4 / covariance),
+        ),
+        Misconception(
+            "your A is I - step_size C^{-1}: the score has the factor step_size/2.",
+            lambda covariance, step_size: chain_covariance(covariance, 2 * step_size) / 2,
+        ),
+        Misconception(
+            "you solve S = A S + step_size I. A covariance takes A from both sides: A S A^T, so A squared.",
+            lambda covariance, step_size: 2 * covariance,
         ),
     ),
     hints=(
@@ -263,12 +285,21 @@ RATIO = Exercise(
             lambda *args: -log_ratio(*args),
         ),
         Misconception(
-            "the target is upside down: p(y), the new point, belongs into the numerator.",
-            _ratio(-1, _proposal),
+            "the scores are exchanged: q(y | x) starts at x and uses the score at x, q(x | y) the score at y.",
+            _ratio(1, lambda d, to, start, h: _kernel(to, start, d.score(to), h / 2, 2 * h)),
         ),
         Misconception(
-            "the target's densities are missing.",
-            _ratio(0, _proposal),
+            "the way back is x - y - step_size/2 s(y), not y - x - step_size/2 s(y): it starts at y and ends at x.",
+            lambda d, x, y, h: (
+                d.log_prob(y)
+                - d.log_prob(x)
+                + _kernel(y, x, d.score(y), h / 2, 2 * h)
+                - _kernel(y, x, d.score(x), h / 2, 2 * h)
+            ),
+        ),
+        Misconception(
+            "this is the other convention: mean a + eta s(a), variance 2 eta, with eta = step_size. Here eta is step_size / 2.",
+            lambda d, x, y, h: log_ratio(d, x, y, 2 * h),
         ),
         Misconception(
             "the proposal's mean is a + step_size/2 s(a); you move by step_size s(a).",
@@ -296,8 +327,8 @@ RATIO = Exercise(
             _ratio(1, lambda d, to, start, h: _kernel(to, start, d.score(start), h / 2, 2 * h) / to.shape[1]),
         ),
         Misconception(
-            "you cut the logarithm off at 0. That belongs to the acceptance probability; here the bare logarithm is wanted.",
-            lambda *args: log_ratio(*args).clamp(max=0.0),
+            "this is the acceptance probability, min(1, e^r). Asked is r itself, not cut off.",
+            lambda *args: log_ratio(*args).exp().clamp(max=1.0),
         ),
         Misconception(
             "this is the ratio; its logarithm is wanted (the ratio overflows easily).",
@@ -383,6 +414,16 @@ OFFSET = Exercise(
             "this is what is gone. Asked is what is left.",
             lambda offset, covariance, step_size, n_steps: offset - offset_left(offset, covariance, step_size, n_steps),
         ),
+        Misconception(
+            "C is missing: 1 - step_size/2 is the factor for N(mean, I) only. In general it is I - step_size/2 C^{-1}.",
+            lambda offset, covariance, step_size, n_steps: (1 - step_size / 2) ** n_steps * offset,
+        ),
+        Misconception(
+            "you keep the diagonal of C^{-1} only. The rest mixes the coordinates: use the whole matrix.",
+            lambda offset, covariance, step_size, n_steps: (
+                (1 - step_size / 2 * torch.linalg.inv(covariance).diagonal()) ** n_steps * offset
+            ),
+        ),
     ),
     hints=(
         "Take the mean of one step. The noise has mean zero, the score is linear: which matrix multiplies the offset?",
@@ -467,6 +508,14 @@ TEMPERED = Exercise(
             "you put T^2 into the right variance: sqrt(h T) z has variance h T.",
             lambda v, h, T: (_tempered(v, h * T, T), _tempered(v, h, T**2)),
         ),
+        Misconception(
+            "your right variance lacks T: this is the chain of exercise 5.2. The noise now has variance h T.",
+            lambda v, h, T: (_tempered(v, h * T, T), _tempered(v, h, 1.0)),
+        ),
+        Misconception(
+            "the factor is not squared: a variance obeys S = factor^2 S + size^2, and 1 - factor^2 is not 1 - factor.",
+            lambda v, h, T: (2 * T * v, 2 * T * v),
+        ),
     ),
     hints=(
         "On N(0, v) the score is -x/v. Write both steps as (factor) x + (size) z.",
@@ -546,6 +595,14 @@ WEIGHTS = Exercise(
         Misconception(
             "softmax(w / T) is for logits. The weights themselves go to the power 1/T, together with their Gaussians.",
             lambda w, v, T: torch.softmax(w / T, 0),
+        ),
+        Misconception(
+            "right up to the normalisation: you kept the factors with 2 pi and T. Divide by the sum, weights sum to one.",
+            lambda w, v, T: (w / (2 * torch.pi * v) ** 0.5) ** (1 / T) * (2 * torch.pi * T * v) ** 0.5,
+        ),
+        Misconception(
+            "the power 1/T on the weights is right, but the variance has T where 1/T belongs: its power is (1 - 1/T)/2.",
+            _weights(lambda T: 1 / T, lambda T: (1 - T) / 2),
         ),
     ),
     hints=(

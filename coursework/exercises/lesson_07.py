@@ -38,6 +38,11 @@ def _draw_step(generator: Generator) -> tuple[SDE, Tensor, Tensor, Tensor, Tenso
     return sde, normal(generator, 5, 3), t, h, normal(generator, 5, 3)
 
 
+def _exact_step(sde: SDE, x: Tensor, t: Tensor, h: Tensor, noise: Tensor) -> Tensor:
+    r = sde.alpha(t + h) / sde.alpha(t)
+    return r * x + (sde.sigma(t + h) ** 2 - r**2 * sde.sigma(t) ** 2).sqrt() * noise
+
+
 STEP = Exercise(
     id="7.1",
     title="one step forwards",
@@ -82,8 +87,17 @@ STEP = Exercise(
             lambda sde, x, t, h, noise: x + sde.diffusion(t) * h.sqrt() * noise,
         ),
         Misconception(
-            "the noise is missing: this is Euler's step for the mean.",
-            lambda sde, x, t, h, noise: x + h * sde.drift(x, t),
+            "you take the root of g h. The variance of the noise is g^2 h; its root is g sqrt(h).",
+            lambda sde, x, t, h, noise: x + h * sde.drift(x, t) + (sde.diffusion(t) * h).sqrt() * noise,
+        ),
+        Misconception(
+            "sigma(t) is all the noise since time 0. What comes in per time is told by g(t).",
+            lambda sde, x, t, h, noise: x + h * sde.drift(x, t) + sde.sigma(t) * h.sqrt() * noise,
+        ),
+        Misconception(
+            "this is the SDE's exact transition from t to t + h (exercise 7.2). Euler-Maruyama is simpler: f and g count as "
+            "constant during the step.",
+            _exact_step,
         ),
         Misconception(
             "you return the change. The new position is x plus the change.",
@@ -168,8 +182,8 @@ FROM_S_TO_T = Exercise(
             _between(lambda r, s, t: _g2(r, s, t).sqrt(), _covariance),
         ),
         Misconception(
-            "the sign: sigma_t^2 is the sum of r^2 sigma_s^2 and G^2, so G^2 is their difference.",
-            _between(lambda r, s, t: t**2 + r**2 * s**2, _covariance),
+            "G^2 = 1 - r^2 is right for VP only, where alpha^2 + sigma^2 = 1. In general it is sigma_t^2 - r^2 sigma_s^2.",
+            _between(lambda r, s, t: 1 - r**2, _covariance),
         ),
         Misconception(
             "the covariance misses the shrinking after s: Cov(x_s, r x_s) = r Var(x_s).",
@@ -186,6 +200,14 @@ FROM_S_TO_T = Exercise(
         Misconception(
             "this is the correlation. The covariance is not divided by the standard deviations.",
             _between(_g2, lambda r, s, t: r * s / t),
+        ),
+        Misconception(
+            "sigma_s sigma_t would be the covariance if one and the same noise stood in both. Part of the noise at t is fresh.",
+            _between(_g2, lambda r, s, t: s * t),
+        ),
+        Misconception(
+            "this is the covariance over data of variance 1. Given x_0 the data is a constant, and alpha_s alpha_t Var(x_0) is 0.",
+            lambda a_s, s_s, a_t, s_t: (*from_s_to_t(a_s, s_s, a_t, s_t)[:2], a_s * a_t + a_t / a_s * s_s**2),
         ),
     ),
     hints=(
@@ -218,7 +240,7 @@ SUB_VP = Exercise(
     draw=_draw_rates,
     misconceptions=(
         Misconception(
-            "this is the circulating g, sqrt(beta (1 - alpha^2)). It comes out of v' = 2 f v + g^2 if the 2 is forgotten in the "
+            "this is the g that the exercise starts from, sqrt(beta (1 - alpha^2)). It comes out of v' = 2 f v + g^2 if the 2 is forgotten in the "
             "derivative of the square: v' = 2 (1 - exp(-B)) exp(-B) beta.",
             lambda beta, b: torch.sqrt(beta * _std(b)),
         ),
@@ -258,6 +280,10 @@ SUB_VP = Exercise(
         Misconception(
             "the inner derivative is missing: B' = beta, so v' = 2 (1 - exp(-B)) exp(-B) beta.",
             lambda beta, b: torch.sqrt(2 * torch.exp(-b) * _std(b) + beta * _std(b) ** 2),
+        ),
+        Misconception(
+            "1 - exp(-2B) has the factors 1 - exp(-B) and 1 + exp(-B). The second is 2 at B = 0 only.",
+            lambda beta, b: torch.sqrt(2 * beta * _std(b)),
         ),
     ),
     hints=(
@@ -316,7 +342,7 @@ FAMILY = Exercise(
             lambda v, gamma, b: claimed_variance(v, gamma, b).sqrt(),
         ),
         Misconception(
-            "you have let gamma weaken the drift. In the formula as it circulates only the noise has a 1 - gamma.",
+            "you have let gamma weaken the drift. In the formula of the exercise only the noise has a 1 - gamma.",
             lambda v, gamma, b: v * torch.exp(-(1 - gamma) * b) + (1 - torch.exp(-(1 - gamma) * b)) / (1 - gamma),
         ),
         Misconception(
@@ -326,6 +352,18 @@ FAMILY = Exercise(
         Misconception(
             "v' = 2 f v with f = -beta/2 gives exp(-B), not exp(-2B).",
             lambda v, gamma, b: v * torch.exp(-2 * b) + (1 - gamma) * (1 - torch.exp(-2 * b)),
+        ),
+        Misconception(
+            "at B = 0 this gives start + (1 - gamma), and no noise is there yet: its part is (1 - gamma)(1 - exp(-B)).",
+            lambda v, gamma, b: v * torch.exp(-b) + (1 - gamma),
+        ),
+        Misconception(
+            "this is the distance from rest, which shrinks to 0. The variance is that distance plus the value at rest, 1 - gamma.",
+            lambda v, gamma, b: (v - (1 - gamma)) * torch.exp(-b),
+        ),
+        Misconception(
+            "this is where the variance comes to rest. After a finite B a part exp(-B) of the distance from there is left.",
+            lambda v, gamma, b: 1 - gamma + 0 * v,
         ),
     ),
     hints=(
@@ -400,6 +438,10 @@ CHAIN = Exercise(
             "you return the factors of the single steps; their running product is asked.",
             lambda low, high, n: 1 - _betas(low, high, n),
         ),
+        Misconception(
+            "your values start with a 1, before the first step. Asked is what is left after 1, 2, ..., n steps.",
+            lambda low, high, n: chain_alpha_bar(low, high, n).roll(1).index_fill(0, torch.tensor([0]), 1.0),
+        ),
     ),
     hints=(
         "How much of x_0 is left after i steps? Each step multiplies it by sqrt(1 - beta_j). Square that.",
@@ -448,8 +490,8 @@ KL = Exercise(
             _reversed_kl,
         ),
         Misconception(
-            "the determinants are missing. Without log(prior_std^(2D) / det C) two equal Gaussians do not have to give 0.",
-            lambda m, c, a, s, p: _kl(a * m, _noised(c, a**2, s**2), p**2, log=0.0),
+            "the prior's determinant is missing: D log prior_std^2 belongs before -log det C, or equal Gaussians would not give 0.",
+            lambda m, c, a, s, p: kl_to_prior(m, c, a, s, p) - 0.5 * len(m) * torch.log(p**2),
         ),
         Misconception(
             "the logarithm has the wrong sign: it is log(prior_std^(2D) / det C), large where p_t is narrow.",
@@ -484,8 +526,17 @@ KL = Exercise(
             lambda m, c, a, s, p: kl_to_prior(m, c, a, s, p) - 0.5 * (len(m) - 1) * torch.log(p**2),
         ),
         Misconception(
-            "the mean's term is missing: a shifted Gaussian is not the prior.",
-            lambda m, c, a, s, p: _kl(0 * m, _noised(c, a**2, s**2), p**2),
+            "you add sigma^2 to every entry of the covariance. Noise in different coordinates is independent: sigma^2 times the "
+            "identity, torch.eye.",
+            lambda m, c, a, s, p: _kl(a * m, a**2 * c + s**2, p**2),
+        ),
+        Misconception(
+            "prior_std does not appear: this is the divergence from N(0, I).",
+            lambda m, c, a, s, p: _kl(a * m, _noised(c, a**2, s**2), torch.ones_like(p)),
+        ),
+        Misconception(
+            "|m|^2 is measured in units of the prior too: divide it by prior_std^2, like the trace.",
+            lambda m, c, a, s, p: _kl(a * m, _noised(c, a**2, s**2), p**2) + 0.5 * a**2 * (m @ m) * (1 - 1 / p**2),
         ),
     ),
     hints=(
@@ -510,6 +561,14 @@ class Alpha:
         return torch.exp(-self.a * t - self.b * t**2)
 
 
+class One(Alpha):
+    """VE's alpha, which is 1 at all times."""
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """Shapes: (L,) -> (L,)."""
+        return torch.ones_like(t)
+
+
 class Sigma(Alpha):
     """t -> (c t + d t^2) exp(-a t - b t^2): the noise-to-signal ratio rises, so that g^2 is positive."""
 
@@ -525,7 +584,7 @@ class Sigma(Alpha):
 def _slope(function: Function, t: Tensor) -> Tensor:
     with torch.enable_grad():
         t = t.detach().clone().requires_grad_()
-        return torch.autograd.grad(function(t).sum(), t)[0]
+        return torch.autograd.grad((function(t) + 0 * t).sum(), t)[0]  # 0 * t: a constant has a slope too
 
 
 def coefficients(alpha: Function, sigma: Function, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -536,7 +595,10 @@ def coefficients(alpha: Function, sigma: Function, t: Tensor) -> tuple[Tensor, T
 
 def _draw_schedule(generator: Generator) -> tuple[Alpha, Sigma, Tensor]:
     a, b, c, d = uniform(generator, 4, low=0.4, high=1.2).tolist()
-    return Alpha(a, b), Sigma(a, b, c, d), uniform(generator, 5, low=0.2, high=0.9)
+    t = uniform(generator, 5, low=0.2, high=0.9)
+    if int(torch.randint(0, 3, (), generator=generator)) == 0:  # VE: alpha is constant
+        return One(a, b), Sigma(0.0, 0.0, c, d), t
+    return Alpha(a, b), Sigma(a, b, c, d), t
 
 
 def _f_and_g2(attempt: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, Any]:
@@ -612,11 +674,23 @@ OWN = Exercise(
             "the order is f, then g^2.",
             lambda alpha, sigma, t: coefficients(alpha, sigma, t)[::-1],
         ),
+        Misconception(
+            "g^2 = -2 f is right for VP only, where sigma^2 = 1 - alpha^2. In general it is (sigma^2)' - 2 f sigma^2.",
+            _with(_f, lambda f, ds, s: -2 * f),
+        ),
+        Misconception(
+            "the slope of (sigma/alpha)^2 is g^2/alpha^2, the speed of the clock: multiply it by alpha^2.",
+            lambda alpha, sigma, t: (
+                coefficients(alpha, sigma, t)[0],
+                coefficients(alpha, sigma, t)[1] / alpha(t) ** 2,
+            ),
+        ),
     ),
     hints=(
         "Two equations of section 4: alpha' = f alpha, and v' = 2 f v + g^2 with v = sigma^2. Solve them for f and g^2.",
         "For a slope at every t: `t = t.detach().clone().requires_grad_()`, then `torch.autograd.grad(alpha(t).sum(), t)[0]`.",
         "(sigma^2)' is 2 sigma sigma', or the slope of `sigma(t) ** 2`. Then subtract 2 f sigma^2.",
+        '"does not require grad" means that alpha is constant, as in VE: take the slope of `alpha(t) + 0 * t`, which is 0.',
     ),
 )
 

@@ -36,6 +36,10 @@ EULER_MARUYAMA = Exercise(
             lambda x, score_value, f, g, h, z: x + h * (f * x - g**2 * score_value) + g * h.sqrt() * z,
         ),
         Misconception(
+            "f x has the sign of the forward step. Both parts of the drift are multiplied by dt = -h: -h f x and + h g^2 s.",
+            lambda x, score_value, f, g, h, z: x + h * (f * x + g**2 * score_value) + g * h.sqrt() * z,
+        ),
+        Misconception(
             "the score has the wrong sign: a step backwards goes up the score, by + h g^2 s. Yours flees the data.",
             lambda x, score_value, f, g, h, z: x - h * (f * x + g**2 * score_value) + g * h.sqrt() * z,
         ),
@@ -53,6 +57,16 @@ EULER_MARUYAMA = Exercise(
             lambda x, score_value, f, g, h, z: x - h * (f * x - g * score_value) + g * h.sqrt() * z,
         ),
         Misconception(
+            "you subtract the noise. z and -z have the same law, so your samples would be right; but the check hands you z and "
+            "compares number by number: add it.",
+            lambda x, score_value, f, g, h, z: x - h * (f * x - g**2 * score_value) - g * h.sqrt() * z,
+        ),
+        Misconception(
+            "you took the root of dt = -h, which is not a number. Noise has no direction in time: over a step of length h its "
+            "standard deviation is sqrt(h).",
+            lambda x, score_value, f, g, h, z: x - h * (f * x - g**2 * score_value) + g * (-h).sqrt() * z,
+        ),
+        Misconception(
             "the noise is multiplied by h. Brownian motion moves by sqrt(h) z in a time h: its variance is h.",
             lambda x, score_value, f, g, h, z: x - h * (f * x - g**2 * score_value) + g * h * z,
         ),
@@ -64,10 +78,6 @@ EULER_MARUYAMA = Exercise(
             "the noise is missing. Without it the drift must be another one (lesson 09); with this drift everything is drawn "
             "together too much.",
             lambda x, score_value, f, g, h, z: x - h * (f * x - g**2 * score_value),
-        ),
-        Misconception(
-            "f is a coefficient: the drift is f times x, minus g^2 s.",
-            lambda x, score_value, f, g, h, z: x - h * (f - g**2 * score_value) + g * h.sqrt() * z,
         ),
         Misconception(
             "the score's term is not multiplied by h: h stands before the whole bracket.",
@@ -152,6 +162,18 @@ HALVED_SCORE = Exercise(
         Misconception(
             "the integral of dB e^B / (e^B + v - 1) is log(e^B + v - 1) between both ends; the lower end gives log v, which you left out.",
             lambda data_variance, total_beta: data_variance * (1 + torch.log(total_beta.exp() + data_variance - 1)),
+        ),
+        Misconception(
+            "you multiply e^B - 1 by v. Between its ends log(e^B + v - 1) is log((e^B + v - 1) / v): e^B - 1 is divided by v.",
+            lambda data_variance, total_beta: (
+                data_variance * (1 + torch.log1p(torch.expm1(total_beta) * data_variance))
+            ),
+        ),
+        Misconception(
+            "you have 1 - e^-B, which is sigma(1)^2, where e^B - 1 belongs: 1 / v_t = e^B / (e^B + v - 1).",
+            lambda data_variance, total_beta: (
+                data_variance * (1 + torch.log1p(-torch.expm1(-total_beta) / data_variance))
+            ),
         ),
     ),
     hints=(
@@ -263,8 +285,16 @@ ANCESTRAL = Exercise(
             _ancestral_with(lambda x, s, r, g2: (x - g2 * s) / r, _noise),
         ),
         Misconception(
-            "this is the mean of reverse diffusion, (2 - r) x + G^2 s: equal to the ancestral one only to first order in the step.",
-            _ancestral_with(lambda x, s, r, g2: (2 - r) * x + g2 * s, _noise),
+            "G before the score where its square belongs: the mean is (x + G^2 s) / r.",
+            _ancestral_with(lambda x, s, r, g2: (x + g2.sqrt() * s) / r, _noise),
+        ),
+        Misconception(
+            "this is the step of reverse diffusion, (2 - r) x + G^2 s + G z: equal to the ancestral one only for short steps.",
+            _ancestral_with(lambda x, s, r, g2: (2 - r) * x + g2 * s, lambda g2, sigma, sigma_next: g2.sqrt()),
+        ),
+        Misconception(
+            "your G^2 is 1 - r^2 (DDPM's beta). That needs alpha^2 + sigma^2 = 1; for any linear SDE it is sigma^2 - r^2 sigma'^2.",
+            _ancestral_with_g2(lambda sigma, sigma_next, r: 1 - r**2),
         ),
         Misconception(
             "your G^2 is sigma^2 - sigma'^2. The noise that was there at t' is scaled by r on the way to t: r^2 sigma'^2 has to be "
@@ -318,6 +348,17 @@ def _with(value: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return wrong
 
 
+def _both(factor: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Both answers of a step that multiplies the deviation by factor(r, G^2, sigma)."""
+
+    def wrong(alpha: Tensor, sigma: Tensor, alpha_next: Tensor, sigma_next: Tensor) -> Tensor:
+        r, g2 = _kernel(alpha, sigma, alpha_next, sigma_next)
+        left = factor(r, g2, sigma) * sigma
+        return torch.stack([torch.hypot(left, g2.sqrt() * sigma_next / sigma), left])
+
+    return wrong
+
+
 END_STD = Exercise(
     id="8.4",
     title="noise in the last step",
@@ -337,8 +378,20 @@ END_STD = Exercise(
             _without(lambda r, g2, sigma, sigma_next: sigma_next**2 / sigma),
         ),
         Misconception(
-            "you divide by r one time too few: the whole step is divided by r.",
-            _without(lambda r, g2, sigma, sigma_next: r**2 * sigma_next**2 / sigma),
+            "the division by r is missing in the deviation's part, in both answers: the step takes d to (d + G^2 s) / r.",
+            _both(lambda r, g2, sigma: 1 - g2 / sigma**2),
+        ),
+        Misconception(
+            "you divide by r^2, in both answers. One r is divided off: the step takes d to (d + G^2 s) / r.",
+            _both(lambda r, g2, sigma: (1 - g2 / sigma**2) / r**2),
+        ),
+        Misconception(
+            "the score has the wrong sign, in both answers: for a point s = -d / sigma^2, so that d shrinks.",
+            _both(lambda r, g2, sigma: (1 + g2 / sigma**2) / r),
+        ),
+        Misconception(
+            "the score is left out, in both answers: d / r alone. It is the score, s = -d / sigma^2, that shrinks the deviation.",
+            _both(lambda r, g2, sigma: 1 / r),
         ),
         Misconception(
             "without the noise you give the size of the noise that was left out, G sigma' / sigma. What stays is the other part.",
@@ -399,7 +452,7 @@ def _draw_heun(generator: Generator) -> tuple:
         return torch.tanh(x @ matrix.T) - (1 + time**2) * x + time * offset
 
     def diffusion(time: Tensor) -> Tensor:
-        return low + high * time
+        return low + high * time**2  # neither g nor g^2 is linear: the midpoint must not pass for a mean of both ends
 
     return (
         drift,
@@ -454,12 +507,8 @@ HEUN = Exercise(
             _heun_with(end=lambda x, y, h, a, b, noise: x - h * (a + b) + noise),
         ),
         Misconception(
-            "you use the second drift alone. The step uses the mean of both.",
-            _heun_with(end=lambda x, y, h, a, b, noise: x - h * b + noise),
-        ),
-        Misconception(
-            "you go on from y. The corrected step starts at x again, with the mean of both drifts.",
-            _heun_with(end=lambda x, y, h, a, b, noise: y - h / 2 * (a + b)),
+            "this is y, an Euler-Maruyama step. It only tells where to ask the second drift; return the corrected step.",
+            _heun_with(end=lambda x, y, h, a, b, noise: y),
         ),
         Misconception(
             "the signs of the drift are those of forward time. Here time falls: minus h in both places.",
@@ -471,6 +520,14 @@ HEUN = Exercise(
         Misconception(
             "your noise uses g at t only: order 2 needs both ends, n^2 = h/2 (g(t)^2 + g(t')^2).",
             _heun_with(size=lambda g, g_next, h: g * h.sqrt()),
+        ),
+        Misconception(
+            "your noise uses g at t_next only: order 2 needs both ends, n^2 = h/2 (g(t)^2 + g(t')^2).",
+            _heun_with(size=lambda g, g_next, h: g_next * h.sqrt()),
+        ),
+        Misconception(
+            "your noise is multiplied by h where sqrt(h) belongs: n^2 = h/2 (g(t)^2 + g(t')^2).",
+            _heun_with(size=lambda g, g_next, h: _rms(g, g_next) * h),
         ),
         Misconception(
             "you average g. Variances add, so their mean counts: n^2 = h/2 (g(t)^2 + g(t')^2).",
@@ -540,11 +597,8 @@ CORRECTOR = Exercise(
             _corrector_with(lambda s, z, snr: (snr / _length(s)) ** 2),
         ),
         Misconception(
-            "you put 1 for the length |z| of the noise, which is about sqrt(D).",
-            _corrector_with(lambda s, z, snr: 2 * (snr / _length(s)) ** 2),
-        ),
-        Misconception(
-            "the factor 2 in e is missing. It comes from the 2 in sqrt(2 e).",
+            "the factor 2 in e is missing. It comes from the 2 in sqrt(2 e). (Or you took the right e in lesson 05's convention, "
+            "e/2 s + sqrt(e) z; here the step is e s + sqrt(2 e) z.)",
             _corrector_with(lambda s, z, snr: (snr * _length(z) / _length(s)) ** 2),
         ),
         Misconception(
@@ -554,6 +608,15 @@ CORRECTOR = Exercise(
         Misconception(
             "the ratio of the lengths is not squared.",
             _corrector_with(lambda s, z, snr: 2 * snr**2 * _length(z) / _length(s)),
+        ),
+        Misconception(
+            "nothing is squared: e = 2 snr |z| / |s|. From e |s| = snr sqrt(2 e) |z| follows sqrt(e) = snr sqrt(2) |z| / |s|: "
+            "square all of it.",
+            _corrector_with(lambda s, z, snr: 2 * snr * _length(z) / _length(s)),
+        ),
+        Misconception(
+            "you average the absolute values of single coordinates. |z| and |s| are the lengths of whole points.",
+            _corrector_with(lambda s, z, snr: 2 * (snr * z.abs().mean() / s.abs().mean()) ** 2),
         ),
         Misconception(
             "the ratio is upside down: a long score asks for a short step.",
@@ -576,6 +639,12 @@ CORRECTOR = Exercise(
                 x
                 + (e := 2 * (snr * _length(z) / _length(score_value)) ** 2) * score_value
                 + torch.as_tensor(e).sqrt() * z
+            ),
+        ),
+        Misconception(
+            "the noise has the factor 2 e: that is its variance. Its standard deviation is sqrt(2 e).",
+            lambda x, score_value, z, snr: (
+                x + (e := 2 * (snr * _length(z) / _length(score_value)) ** 2) * score_value + 2 * e * z
             ),
         ),
         Misconception(
