@@ -110,6 +110,18 @@ def test_links_lead_somewhere(name):
 
 
 @every_lesson
+def test_words_of_a_lesson_are_in_the_glossary(name):
+    text = "\n".join(c.source for c in load("notebooks", name).cells if c.cell_type == "markdown")
+    glossary = "".join(c.source for c in load("notebooks", NAMES[0]).cells if "## Glossary" in c.source)
+    known = set(re.findall(r"[\w-]+", glossary.partition("## Glossary")[2].lower()))
+    for words in re.findall(r"\*\*Words of this lesson\*\*[^:]*: (.*)\.", text):
+        missing = [
+            word for word in words.split(", ") if not set(re.findall(r"[\w-]+", word.lower())) - {"and"} <= known
+        ]
+        assert missing == []
+
+
+@every_lesson
 def test_every_name_is_defined_above_its_use(name):
     """Learners run cells in order: whatever a cell uses is defined above it (ruff finds the names that are not)."""
     path = ROOT / "notebooks" / f"{name}.ipynb"
