@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from coursework import probability_flow, sdes
 from coursework.exercises.draws import normal, uniform
-from coursework.exercises.engine import Exercise, Misconception
+from coursework.exercises.engine import Exercise, Misconception, Observed
 from coursework.sdes import SDE, VESDE, VPSDE
 
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -24,7 +24,8 @@ class WavyScore:
         self.matrix = matrix
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        """Shapes: x (B, D), t () -> (B, D)."""
+        """Shapes: x (B, D), t () or (B,) -> (B, D)."""
+        t = t.reshape(-1, 1) if t.ndim else t
         return x @ self.matrix.T / (1 + t) + torch.sin(3 * t + x)
 
 
@@ -34,12 +35,20 @@ def _draw_vp(generator: Generator) -> VPSDE:
 
 
 def _draw_step(generator: Generator) -> tuple[WavyScore, SDE, Tensor, Tensor, Tensor]:
-    """A step towards the data, or in one case of five towards the noise."""
+    """A step from t to t' < t, towards the data; `_both_ways` takes it back as well."""
     score, sde, x = WavyScore(0.7 * normal(generator, 3, 3)), _draw_vp(generator), normal(generator, 5, 3)
     t = uniform(generator, low=0.5, high=0.7)
     h = uniform(generator, low=0.1, high=0.3)
-    upwards = float(uniform(generator, low=0.0, high=1.0)) < 0.2
-    return score, sde, x, t, t + h if upwards else t - h
+    return score, sde, x, t, t - h
+
+
+def _both_ways(attempt: Callable[..., Tensor], args: tuple[Score, SDE, Tensor, Tensor, Tensor]) -> Observed:
+    """The step from t to t', and one from the same x at t' to t: a flow runs in both directions."""
+    score, sde, x, t, t_next = args
+    return {
+        "result": attempt(*args),
+        "step with t and t' exchanged, towards the noise": attempt(score, sde, x, t_next, t),
+    }
 
 
 def _stepping(
@@ -71,6 +80,7 @@ EULER = Exercise(
     title="one step along the flow",
     reference=euler_step,
     draw=_draw_step,
+    observe=_both_ways,
     misconceptions=(
         Misconception(
             "you use the drift of the reverse SDE, f x - g^2 s, with the whole score. Its noise would widen the cloud again; "
@@ -84,6 +94,15 @@ EULER = Exercise(
         Misconception(
             "your step has the wrong sign: h = t' - t. It is negative towards the data, and the formula needs no other sign.",
             _euler(_stepping(), step=lambda h: -h),
+        ),
+        Misconception(
+            "you force the direction with -|h|: right towards the data, but the step must also go upwards. h = t' - t has its "
+            "sign already.",
+            _euler(_stepping(), step=lambda h: -h.abs()),
+        ),
+        Misconception(
+            "you force the direction with |h|: every step goes towards the noise. h = t' - t has its sign already.",
+            _euler(_stepping(), step=lambda h: h.abs()),
         ),
         Misconception(
             "g is not squared. g dw is a random step, but what moves the density is its variance g^2.",
@@ -134,12 +153,16 @@ def _v(score: Score, sde: SDE, x: Tensor, t: Tensor) -> Tensor:
 
 
 def _heun(
-    sign: float = 1.0, first: float = 1.0, mean: float = 0.5, second_time: str = "end", score_time: str = "same"
+    step_of: Callable[[Tensor], Tensor] = lambda h: h,
+    first: float = 1.0,
+    mean: float = 0.5,
+    second_time: str = "end",
+    score_time: str = "same",
 ) -> Callable[..., Tensor]:
     """Heun's step with some part of it changed."""
 
     def step(score: Score, sde: SDE, x: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
-        h = sign * (t_next - t)
+        h = step_of(t_next - t)
         k1 = _v(score, sde, x, t)
         y = x + first * h * k1
         t2 = t_next if second_time == "end" else t
@@ -149,11 +172,11 @@ def _heun(
     return step
 
 
-def _other_velocity(pull: float) -> Callable[..., Tensor]:
-    """Heun's step for f x + pull g^2 s."""
+def _other_velocity(pull: float, drift: float = 1.0) -> Callable[..., Tensor]:
+    """Heun's step for drift f x + pull g^2 s."""
 
     def step(score: Score, sde: SDE, x: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
-        h, v = t_next - t, lambda x, t: sde.drift(x, t) + pull * sde.diffusion(t) ** 2 * score(x, t)
+        h, v = t_next - t, lambda x, t: drift * sde.drift(x, t) + pull * sde.diffusion(t) ** 2 * score(x, t)
         k1 = v(x, t)
         return x + 0.5 * h * (k1 + v(x + h * k1, t_next))
 
@@ -181,11 +204,12 @@ HEUN = Exercise(
     title="two samplers that run away",
     reference=heun_step,
     draw=_draw_step,
+    observe=_both_ways,
     misconceptions=(
         Misconception(
             "this is the first circulating sampler: with h = t - t' > 0 and a plus it walks away from where it should go. "
             "h is t' - t.",
-            _heun(sign=-1.0),
+            _heun(step_of=lambda h: -h),
         ),
         Misconception(
             "the score has the wrong sign, as in the second circulating sampler: the velocity is f x minus g^2 s / 2.",
@@ -194,6 +218,15 @@ HEUN = Exercise(
         Misconception(
             "you use the whole score, the drift of the reverse SDE: the flow takes half of it.",
             _other_velocity(-1.0),
+        ),
+        Misconception(
+            "you force the direction with -|h|: right towards the data, but the step must also go upwards. h = t' - t has its "
+            "sign already.",
+            _heun(step_of=lambda h: -h.abs()),
+        ),
+        Misconception(
+            "the drift f x is missing: that is right for VE only, where f = 0.",
+            _other_velocity(-0.5, drift=0.0),
         ),
         Misconception(
             "the second velocity is taken at t: the predicted point belongs to t', where the step ends.",
@@ -297,6 +330,21 @@ ORDER = Exercise(
             _order_of(lambda d: d.sum().abs()),
         ),
         Misconception(
+            "you average the points' distances: a fair estimate too, but here the length over the whole batch is asked for, "
+            "`.norm()` of all coordinates together.",
+            _order_of(lambda d: d.norm(dim=1).mean()),
+        ),
+        Misconception(
+            "you average absolute differences: a fair estimate too, but here the length over the whole batch is asked for, "
+            "`.norm()`.",
+            _order_of(lambda d: d.abs().mean()),
+        ),
+        Misconception(
+            "you divide by |coarse - fine|: that is the sum of the two neighbouring differences. Compare coarse - medium with "
+            "medium - fine.",
+            lambda coarse, medium, fine, ratio: ((coarse - medium).norm() / (coarse - fine).norm()).log() / ratio.log(),
+        ),
+        Misconception(
             "you subtract lengths. Two results can differ a lot and have the same length: take the length of the difference.",
             lambda coarse, medium, fine, ratio: (
                 ((coarse.norm() - medium.norm()) / (medium.norm() - fine.norm())).abs().log() / ratio.log()
@@ -325,11 +373,9 @@ def karras_grid(sde: SDE, n_steps: int, rho: float) -> Tensor:
 def _draw_grid(generator: Generator) -> tuple[SDE, int, float]:
     n_steps = int(torch.randint(4, 12, (), generator=generator))
     rho = float(uniform(generator, low=2.5, high=8.0))
-    return (
-        VPSDE(float(uniform(generator, low=0.1, high=0.4)), float(uniform(generator, low=6.0, high=15.0))),
-        n_steps,
-        rho,
-    )
+    vp = VPSDE(float(uniform(generator, low=0.1, high=0.4)), float(uniform(generator, low=6.0, high=15.0)))
+    ve = VESDE(0.02, float(uniform(generator, low=5.0, high=20.0)))  # with a t_min of its own
+    return ve if float(uniform(generator, low=0.0, high=1.0)) < 0.25 else vp, n_steps, rho
 
 
 def _levels(sde: SDE) -> Tensor:
@@ -358,10 +404,10 @@ def _without_two(sde: SDE, n_steps: int, rho: float) -> Tensor:
 
 
 def _by_sigma(sde: SDE, n_steps: int, rho: float) -> Tensor:
-    """sigma itself instead of sigma / alpha, with VP's alpha^2 = 1 - sigma^2."""
+    """sigma in the place of sigma / alpha, the way back as if it were that."""
     ends = sde.sigma(torch.tensor([sde.T, sde.t_min], dtype=torch.float64)) ** (1 / rho)
     sigma = torch.linspace(*ends.tolist(), n_steps + 1, dtype=torch.float64) ** rho
-    return sde.time_of_log_snr(torch.log1p(-(sigma**2)) - 2 * sigma.log())
+    return sde.time_of_log_snr(-2 * sigma.log())
 
 
 def _in_time(sde: SDE, n_steps: int, rho: float) -> Tensor:
@@ -411,6 +457,18 @@ KARRAS = Exercise(
             "log SNR = log(alpha^2 / sigma^2) = -2 log q: the 2 is missing.",
             _without_two,
         ),
+        Misconception(
+            "you space the SNR's power, SNR^(1 / rho). The SNR is q^(-2): it is q^(1 / rho) that is equally spaced.",
+            _spaced(lambda r, rho: r ** (-2 / rho), lambda u, rho: u ** (-rho / 2)),
+        ),
+        Misconception(
+            "the way back to levels is missing: the equal steps are in q^(1 / rho), so take the power rho of each.",
+            _spaced(lambda r, rho: r ** (1 / rho), lambda u, rho: u),
+        ),
+        Misconception(
+            "you return the levels q: the times that have them are asked for.",
+            lambda sde, n_steps, rho: torch.exp(-0.5 * sde.log_snr(karras_grid(sde, n_steps, rho))),
+        ),
     ),
     hints=(
         "Three steps: the levels q at both ends, equal steps between their powers 1/rho, and back from levels to times.",
@@ -447,12 +505,12 @@ def _draw_variance(generator: Generator) -> tuple[Tensor, SDE, Tensor]:
 
 
 def _variance(power: Callable[[Tensor], Tensor], start: str = "law", scale: int = 2) -> Callable[..., Tensor]:
-    """alpha^scale Y (y / y_T)^power(strength), where Y is the scaled variance at T: of the exact law, or of the prior."""
+    """alpha^scale Y (y / y_T)^power(strength), Y the variance at T: of u (law), of the prior's u, of x_t, or left out."""
 
     def formula(variance: Tensor, sde: SDE, strength: Tensor) -> Tensor:
         alpha, y, alpha_T, y_T = _scaled(variance, sde)
-        begin = y_T if start == "law" else sde.prior_std**2 / alpha_T**2
-        return alpha**scale * begin * (y / y_T) ** power(strength)
+        begin = {"law": y_T, "prior": sde.prior_std**2 / alpha_T**2, "x": alpha_T**2 * y_T, "none": 1.0}
+        return alpha**scale * begin[start] * (y / y_T) ** power(strength)
 
     return formula
 
@@ -479,15 +537,15 @@ VARIANCE = Exercise(
             _variance(torch.ones_like),
         ),
         Misconception(
-            "your exponent belongs to the standard deviation. u is multiplied by (y / y_T)^(k / 2), its variance by the square.",
+            "your exponent belongs to the standard deviation. u is multiplied by (y / y_T)^(kappa / 2), its variance by the square.",
             _variance(lambda k: 0.5 * k),
         ),
         Misconception(
-            "your exponent is twice too large: the 1/2 in front of y' is lost. u is multiplied by (y / y_T)^(k / 2).",
+            "your exponent is twice too large: the 1/2 in front of y' is lost. u is multiplied by (y / y_T)^(kappa / 2).",
             _variance(lambda k: 2 * k),
         ),
         Misconception(
-            "your quotient is upside down: towards the data y falls, and the points contract by (y / y_T)^(k / 2).",
+            "your quotient is upside down: towards the data y falls, and the points contract by (y / y_T)^(kappa / 2).",
             _variance(lambda k: -k),
         ),
         Misconception(
@@ -501,6 +559,18 @@ VARIANCE = Exercise(
         Misconception(
             "this is the variance of u = x / alpha: multiply with alpha^2 at t_min to come back to x.",
             _variance(lambda k: k, scale=0),
+        ),
+        Misconception(
+            "you start from the prior: here the start is the exact law, where u has variance y at T.",
+            _variance(lambda k: k, start="prior"),
+        ),
+        Misconception(
+            "you start with the variance of x_t: u = x_t / alpha has variance y at T.",
+            _variance(lambda k: k, start="x"),
+        ),
+        Misconception(
+            "the variance at the start is missing: the factor for u is squared and multiplied with y at T.",
+            _variance(lambda k: k, start="none"),
         ),
         Misconception(
             "you come back from u with alpha: a variance takes alpha^2.",
@@ -517,9 +587,9 @@ VARIANCE = Exercise(
         ),
     ),
     hints=(
-        "With the score k times the exact one, u' = k y' / (2 y) u. Write it as (log u)' = (k / 2) (log y)' and integrate.",
-        "From T to t_min the points are multiplied by (y / y_T)^(k / 2). So their variance, y_T at the start, becomes "
-        "y_T (y / y_T)^k.",
+        "With the score kappa times the exact one, u' = kappa y' / (2 y) u. That is (log u)' = (kappa / 2) (log y)': integrate.",
+        "From T to t_min the points are multiplied by (y / y_T)^(kappa / 2). So their variance, y_T at the start, becomes "
+        "y_T (y / y_T)^kappa.",
         "y = variance + sigma^2 / alpha^2 at t_min, y_T the same at T (`sde.T`); at the end multiply with alpha^2 at t_min, "
         "because x = alpha u.",
     ),
@@ -557,6 +627,11 @@ def _rescaled_line(z_a: Tensor, z_b: Tensor, w: Tensor) -> Tensor:
     return line * (lengths / line.norm(dim=1))[:, None]
 
 
+def _line_at_one_length(z_a: Tensor, z_b: Tensor, w: Tensor) -> Tensor:
+    line = _line(z_a, z_b, w)
+    return line * (z_a.norm() / line.norm(dim=1))[:, None]
+
+
 def _unit_circle(z_a: Tensor, z_b: Tensor, w: Tensor) -> Tensor:
     return great_circle(z_a / z_a.norm(), z_b / z_b.norm(), w)
 
@@ -584,12 +659,16 @@ CIRCLE = Exercise(
             lambda z_a, z_b, w: great_circle(z_a, z_b, w) * torch.sin(_angle(z_a, z_b)),
         ),
         Misconception(
-            "your angle is the arccosine of the bare dot product: divide it by both lengths first.",
-            lambda z_a, z_b, w: _circle(z_a, z_b, w, torch.acos((z_a @ z_b).clamp(-0.999, 0.999))),
+            "your angle is the arccosine of the bare dot product: divide it by both lengths first (where it is above 1, acos is NaN).",
+            lambda z_a, z_b, w: _circle(z_a, z_b, w, torch.acos(z_a @ z_b)),
         ),
         Misconception(
             "the cosine of the angle is not yet the angle: take torch.acos.",
             lambda z_a, z_b, w: _circle(z_a, z_b, w, torch.cos(_angle(z_a, z_b))),
+        ),
+        Misconception(
+            "you take asin: the dot product of unit vectors is the cosine of their angle, so torch.acos.",
+            lambda z_a, z_b, w: _circle(z_a, z_b, w, math.pi / 2 - _angle(z_a, z_b)),
         ),
         Misconception(
             "you take a right angle for granted. Random directions in high dimension are nearly orthogonal, yet not exactly; and "
@@ -599,6 +678,15 @@ CIRCLE = Exercise(
         Misconception(
             "this is the line with its points brought to the right length: the same directions, but unevenly spaced.",
             _rescaled_line,
+        ),
+        Misconception(
+            "this is the line with all its points brought to the length of z_a: at w = 1 it must be z_b, and the angle turns "
+            "unevenly.",
+            _line_at_one_length,
+        ),
+        Misconception(
+            "you bring z_b to the length of z_a first: at w = 1 it must be z_b itself. The formula takes both as they are.",
+            lambda z_a, z_b, w: great_circle(z_a, z_b * (z_a.norm() / z_b.norm()), w),
         ),
         Misconception(
             "you normalise the latents and lose their lengths: the formula takes z_a and z_b as they are.",

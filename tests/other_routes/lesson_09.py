@@ -1,10 +1,13 @@
 """Other right answers to the exercises of lesson 09."""
 
+import math
+
 import torch
 from torchdiffeq import odeint
 
 from coursework.distributions import GaussianMixture, exact_score
 from coursework.probability_flow import decode
+from coursework.sdes import VESDE
 
 
 def velocity_by_autograd(score, sde, x, t):
@@ -39,11 +42,14 @@ def order_by_regression(coarse, medium, fine, ratio):
     return torch.linalg.lstsq(columns, logs[:, None]).solution[0, 0]
 
 
-def karras_by_quadratic(sde, n_steps, rho):
-    """VP's clock by hand: r^2 = exp(B) - 1, so B = log(1 + r^2), and B(t) is a parabola."""
+def karras_by_hand(sde, n_steps, rho):
+    """Both clocks by hand: VE's is log sigma; on VP r^2 = exp(B) - 1, so B = log(1 + r^2), and B(t) is a parabola."""
     t = torch.tensor([sde.T, sde.t_min], dtype=torch.float64)
-    ends = torch.expm1(sde.integrated_beta(t)) ** (1 / (2 * rho))
+    exploding = isinstance(sde, VESDE)
+    ends = (sde.sigma(t) ** 2 if exploding else torch.expm1(sde.integrated_beta(t))) ** (1 / (2 * rho))
     powers = torch.stack([ends[0] + i / n_steps * (ends[1] - ends[0]) for i in range(n_steps + 1)])
+    if exploding:
+        return (rho * powers.log() - math.log(sde.sigma_min)) / math.log(sde.sigma_max / sde.sigma_min)
     area = torch.log1p(powers ** (2 * rho))
     slope = sde.beta_max - sde.beta_min
     return (torch.sqrt(sde.beta_min**2 + 2 * slope * area) - sde.beta_min) / slope
@@ -70,7 +76,7 @@ ROUTES = {
     "9.1": [euler_by_torchdiffeq],
     "9.2": [heun_by_corrections],
     "9.3": [order_by_regression],
-    "9.4": [karras_by_quadratic],
+    "9.4": [karras_by_hand],
     "9.5": [variance_by_solver],
     "9.6": [circle_by_rotation],
 }
