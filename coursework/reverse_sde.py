@@ -34,6 +34,8 @@ from coursework._loops import (
 )
 from coursework.sdes import SDE
 
+ROUNDING = 1e-13  # differences of times below it are rounding errors
+
 
 class Solver(Protocol):
     """The signature that the fixed-grid solvers of this module share."""
@@ -228,51 +230,59 @@ def adaptive_sde(
     if not len(x):
         return x, 0
     path = _BrownianPath(x, generator)
-    t, h, n_steps, n_calls, drift = sde.T, (sde.T - end) / 100, 0, 0, None
+    t, h_next, n_steps, n_calls, drift = sde.T, (sde.T - end) / 100, 0, 0, None
     with sampling(x):
         while t > end:
-            h, w = path.draw(min(h, t - end))
-            s = t - h if h < t - end else end
+            h = min(h_next, t - end)
+            s = t - h if t - h > end + ROUNDING else end
+            w = path.draw(h)
             if drift is None:
                 drift, n_calls = _drift(score, sde, x, t), n_calls + 1
             noise = 0.0 if s == end else math.sqrt(0.5 * (_g2(sde, t) + _g2(sde, s))) * w
             y = x - h * drift + noise
             x_next, n_calls = x - 0.5 * h * (drift + _drift(score, sde, y, s)) + noise, n_calls + 1
             error = _error(x_next - y, atol + rtol * torch.maximum(x.abs(), x_next.abs()))
+            h_next = h * min(5.0, max(0.2, 0.9 * max(error, 1e-6) ** (-2 / 3)))
             if error <= 1:
                 x, t, drift, n_steps = x_next, s, None, n_steps + 1
                 x = after_step(on_step, n_steps - 1, torch.tensor(t, dtype=torch.float64), x)
-            else:
-                path.put_back(h, w)
-            h = h * min(5.0, max(0.2, 0.9 * max(error, 1e-6) ** (-2 / 3)))
-            if h < 1e-14:
-                raise ValueError(
-                    f"rtol, atol: the step size vanishes at t = {t:g}; they are too small, or the score fails"
-                )
+                continue
+            path.put_back()
+            if h_next < ROUNDING:
+                raise ValueError(f"rtol, atol: the step size vanishes at t = {t:g}; too small, or the score fails")
     return x, n_calls
 
 
 class _BrownianPath:
-    """Increments of one Brownian path, (B, *S) each, in the order of time; those drawn and not used come first."""
+    """Increments of one Brownian path in the order of time; what was put back comes again, cut by Brownian bridges."""
 
     def __init__(self, x: Tensor, generator: torch.Generator | None) -> None:
         self.x, self.generator = x.detach(), generator
-        self.ahead: list[tuple[float, Tensor]] = []  # (duration, increment), the nearest last
+        self.ahead: list[tuple[float, Tensor]] = []  # (duration, increment (B, *S)) of pieces known, the nearest last
+        self.used: list[tuple[float, Tensor]] = []  # the pieces of the last draw
 
-    def draw(self, h: float) -> tuple[float, Tensor]:
-        """The next increment and its duration: h, or less where less is known ahead."""
+    def draw(self, h: float) -> Tensor:
+        """The next increment over a time h, (B, *S)."""
+        self.used = []
+        while h > ROUNDING or not self.used:
+            self.used.append(self._piece(h))
+            h -= self.used[-1][0]
+        return sum(w for _, w in self.used)
+
+    def put_back(self) -> None:
+        """Let the pieces of the last draw come again, each as it was: a decision hung on their values."""
+        self.ahead.extend(reversed(self.used))
+
+    def _piece(self, h: float) -> tuple[float, Tensor]:
+        """A fresh piece, or the nearest known one, cut at h."""
         if not self.ahead:
             return h, math.sqrt(h) * normal_like(self.x, self.generator)
         known, w = self.ahead.pop()
-        if h >= known:
+        if h > known - ROUNDING:
             return known, w
         part = h / known * w + math.sqrt(h * (known - h) / known) * normal_like(self.x, self.generator)
-        self.put_back(known - h, w - part)
+        self.ahead.append((known - h, w - part))
         return h, part
-
-    def put_back(self, h: float, w: Tensor) -> None:
-        """What comes next again, although it was drawn."""
-        self.ahead.append((h, w))
 
 
 def _drift(score: TimedScore, sde: SDE, x: Tensor, t: float) -> Tensor:

@@ -368,21 +368,59 @@ def test_adaptive_calls_are_counted_and_tolerance_buys_accuracy(generator):
 
 
 def test_a_rejected_step_keeps_its_noise(generator):
-    """The path's increments add up to N(0, T), whatever was rejected on the way: a Brownian bridge, not fresh noise."""
-    x = torch.zeros(40_000, 1, dtype=torch.float64)
-    path = module._BrownianPath(x, generator)
-    h, w = path.draw(0.4)
-    path.put_back(h, w)
+    """The path is one path, whatever is put back on the way: pieces known are cut by Brownian bridges."""
+    path = module._BrownianPath(torch.zeros(40_000, 1, dtype=torch.float64), generator)
+    w = path.draw(0.4)
+    path.put_back()
     first = path.draw(0.1)  # a quarter of the rejected step
-    path.put_back(*first)
-    pieces = [path.draw(0.05), path.draw(0.7), path.draw(0.7), path.draw(0.2)]
-    assert [p[0] for p in pieces] == pytest.approx([0.05, 0.05, 0.3, 0.2])
-    torch.testing.assert_close(pieces[0][1] + pieces[1][1], first[1])
-    torch.testing.assert_close(pieces[0][1] + pieces[1][1] + pieces[2][1], w)
-    durations, increments = torch.tensor([p[0] for p in pieces]).double(), torch.cat([p[1] for p in pieces], 1)
+    path.put_back()
+    pieces = [path.draw(0.05), path.draw(0.05)]
+    torch.testing.assert_close(pieces[0] + pieces[1], first)
+    pieces.append(path.draw(0.7))  # the rest of the rejected step, 0.3, and 0.4 of fresh noise
+    path.put_back()
+    pieces[2:] = [path.draw(0.3), path.draw(0.4), path.draw(0.2)]
+    torch.testing.assert_close(pieces[0] + pieces[1] + pieces[2], w)
+    durations, increments = torch.tensor([0.05, 0.05, 0.3, 0.4, 0.2], dtype=torch.float64), torch.cat(pieces, 1)
     covariance = torch.cov(increments.T)
-    errors = torch.sqrt(torch.outer(durations, durations) / len(x) * (1 + torch.eye(4)))
+    errors = torch.sqrt(torch.outer(durations, durations) / len(increments) * (1 + torch.eye(5)))
     assert ((covariance - durations.diag()).abs() / errors).max() < 4.5
+
+
+def test_rejections_do_not_choose_the_noise(generator):
+    """Points one by one, so that each one's noise decides: with fresh noise after a rejection the variance is too small."""
+    law, sde, n = GaussianMixture(torch.zeros(1, 1), torch.tensor([0.05])), VPSDE(), 1_000
+    score, ends = lambda x, t: -x / (sde.alpha(t) ** 2 * 0.05 + sde.sigma(t) ** 2), []
+    for _ in range(n):
+        x = torch.randn(1, 1, generator=generator, dtype=torch.float64)
+        ends.append(adaptive_sde(score, sde, x, rtol=1e-9, atol=0.2, generator=generator)[0])
+    assert abs(float(torch.cat(ends).var() / law.covariance) - 1) < 4 * (2 / n) ** 0.5
+
+
+def test_the_last_adaptive_step_adds_no_noise(generator):
+    """It is the last step of stochastic Heun without final noise, from the last state but one."""
+    score, sde, states = exact_score(RING, VPSDE()), VPSDE(), [(1.0, torch.ones(5, 2).double())]
+    x, _ = adaptive_sde(
+        score,
+        sde,
+        states[0][1],
+        rtol=9.0,
+        atol=9.0,
+        generator=generator,
+        on_step=lambda i, t, x: states.append((float(t), x)),
+    )
+    (t, before), (end, _) = states[-2:]
+    assert t - end > 0.1
+    alone = stochastic_heun(score, sde, before, torch.tensor([t, end], dtype=torch.float64))
+    torch.testing.assert_close(x, alone, rtol=1e-9, atol=1e-9)
+
+
+def test_easy_points_do_not_hide_a_hard_one(monkeypatch):
+    """The error is the worst point's: 500 points at rest change nothing about the steps that one point needs."""
+    hard, calls = torch.tensor([[1.5, -2.0]], dtype=torch.float64), []
+    with noise(monkeypatch, module, lambda i, x: torch.zeros_like(x)):
+        for x in (hard, torch.cat([torch.zeros(500, 2, dtype=torch.float64), hard])):
+            calls.append(adaptive_sde(lambda x, t: -x / VPSDE().sigma(t) ** 2, VPSDE(), x, rtol=0.01, atol=0.01)[1])
+    assert calls[0] == calls[1] > 20
 
 
 def test_adaptive_ends_exactly_at_t_min_and_shows_its_steps(generator):
