@@ -214,11 +214,11 @@ def adaptive_sde(
     With y the Euler-Maruyama and x' the Heun step of the same noise, e = rms((x' - y) / (atol + rtol max(|x|, |x'|)))
     of each point, and E the largest e of the batch: E <= 1 accepts x', and h <- h min(5, max(1/5, 0.9 E^(-2/3))) in any
     case, because the two steps differ by O(h^(3/2)). A rejected step keeps its noise: the shorter one's is drawn from
-    the Brownian bridge, the rest is used later; fresh noise would prefer small draws.
+    the Brownian bridge, the rest is used later; fresh noise would prefer small draws. The last step may be a long one,
+    so it adds its noise too; what is left at t_min is taken off by x <- x + sigma^2 s(x, t_min).
 
-    Shapes: x (B, *S) at T -> the state at t_min (B, *S), and the number of score calls (one for each accepted step and
-    one for each attempt). The last step adds no noise. Raises ValueError for tolerances <= 0, and where the step size
-    vanishes.
+    Shapes: x (B, *S) at T -> the state at t_min (B, *S), and the number of score calls: one for each accepted step, one
+    for each attempt, one at the end. Raises ValueError for tolerances <= 0, and where the step size vanishes.
     Source: the pair of Jolicoeur-Martineau et al. 2021, algorithm 1; the bridge of Rackauckas & Nie 2017.
     """
     check_start(score, x, generator)
@@ -238,7 +238,7 @@ def adaptive_sde(
             w = path.draw(h)
             if drift is None:
                 drift, n_calls = _drift(score, sde, x, t), n_calls + 1
-            noise = 0.0 if s == end else math.sqrt(0.5 * (_g2(sde, t) + _g2(sde, s))) * w
+            noise = math.sqrt(0.5 * (_g2(sde, t) + _g2(sde, s))) * w
             y = x - h * drift + noise
             x_next, n_calls = x - 0.5 * h * (drift + _drift(score, sde, y, s)) + noise, n_calls + 1
             error = _error(x_next - y, atol + rtol * torch.maximum(x.abs(), x_next.abs()))
@@ -250,7 +250,9 @@ def adaptive_sde(
             path.put_back()
             if h_next < ROUNDING:
                 raise ValueError(f"rtol, atol: the step size vanishes at t = {t:g}; too small, or the score fails")
-    return x, n_calls
+        time = torch.tensor(end, dtype=torch.float64)
+        x = x + float(sde.sigma(time)) ** 2 * score_at(score, x, time.to(x.device, x.dtype))
+    return x, n_calls + 1
 
 
 class _BrownianPath:

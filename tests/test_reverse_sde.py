@@ -258,7 +258,7 @@ def test_solvers_reach_the_law_of_eight_modes(sde, name, generator):
 @each_sde
 def test_adaptive_steps_reach_the_law_of_eight_modes(sde, generator):
     start = sde.prior_sample((N, 2), generator=generator)
-    x, n_calls = adaptive_sde(ring_score(sde), sde, start, rtol=0.02, atol=0.02, generator=generator)
+    x, n_calls = adaptive_sde(ring_score(sde), sde, start, rtol=0.03, atol=0.03, generator=generator)
     assert_is_the_ring(x, generator)
     assert 40 < n_calls < 1500
 
@@ -387,31 +387,31 @@ def test_a_rejected_step_keeps_its_noise(generator):
 
 
 def test_rejections_do_not_choose_the_noise(generator):
-    """Points one by one, so that each one's noise decides: fresh noise after a rejection makes the variance small."""
-    law, sde, n = GaussianMixture(torch.zeros(1, 1), torch.tensor([0.05])), VPSDE(), 1_000
+    """Points one by one, so that each one's noise decides: with fresh noise the variance would be 1.6 times too large."""
+    law, sde, n = GaussianMixture(torch.zeros(1, 1), torch.tensor([0.05])), VPSDE(), 400
     score, ends = lambda x, t: -x / (sde.alpha(t) ** 2 * 0.05 + sde.sigma(t) ** 2), []
     for _ in range(n):
         x = torch.randn(1, 1, generator=generator, dtype=torch.float64)
-        ends.append(adaptive_sde(score, sde, x, rtol=1e-9, atol=0.2, generator=generator)[0])
+        ends.append(adaptive_sde(score, sde, x, rtol=1e-9, atol=0.02, generator=generator)[0])
     assert abs(float(torch.cat(ends).var() / law.covariance) - 1) < 4 * (2 / n) ** 0.5
 
 
-def test_the_last_adaptive_step_adds_no_noise(generator):
-    """It is the last step of stochastic Heun without final noise, from the last state but one."""
+def test_steps_are_those_of_stochastic_heun_and_the_end_is_denoised(monkeypatch):
+    """With tolerances that accept everything, and the noise known: h grows fivefold; then x + sigma^2 s."""
     score, sde, states = exact_score(RING, VPSDE()), VPSDE(), [(1.0, torch.ones(5, 2).double())]
-    x, _ = adaptive_sde(
-        score,
-        sde,
-        states[0][1],
-        rtol=9.0,
-        atol=9.0,
-        generator=generator,
-        on_step=lambda i, t, x: states.append((float(t), x)),
-    )
-    (t, before), (end, _) = states[-2:]
-    assert t - end > 0.1
-    alone = stochastic_heun(score, sde, before, torch.tensor([t, end], dtype=torch.float64))
-    torch.testing.assert_close(x, alone, rtol=1e-9, atol=1e-9)
+    with noise(monkeypatch, module, lambda i, x: torch.full_like(x, 0.3 * (i + 1))):
+        x, n_calls = adaptive_sde(
+            score, sde, states[0][1], rtol=9.0, atol=9.0, on_step=lambda i, t, x: states.append((float(t), x))
+        )
+    assert [a[0] - b[0] for a, b in pairwise(states)][:3] == pytest.approx([0.00999, 0.04995, 0.24975])
+    for i, ((t, before), (t_next, after)) in enumerate(pairwise(states)):
+        with noise(monkeypatch, module, lambda _, x, i=i: torch.full_like(x, 0.3 * (i + 1))):
+            times = torch.tensor([t, t_next], dtype=torch.float64)
+            alone = stochastic_heun(score, sde, before, times, final_noise=True)
+        torch.testing.assert_close(after, alone, rtol=1e-9, atol=1e-9)
+    end, last = states[-1]
+    torch.testing.assert_close(x, last + float(sde.sigma(end)) ** 2 * score(last, torch.tensor(end)))
+    assert n_calls == 2 * (len(states) - 1) + 1
 
 
 def test_easy_points_do_not_hide_a_hard_one(monkeypatch):
