@@ -387,7 +387,7 @@ def test_a_rejected_step_keeps_its_noise(generator):
 
 
 def test_rejections_do_not_choose_the_noise(generator):
-    """Points one by one, so that each one's noise decides: with fresh noise the variance would be 1.6 times too large."""
+    """One point at a time, so that its own noise decides: fresh noise makes the variance 1.6 times too large."""
     law, sde, n = GaussianMixture(torch.zeros(1, 1), torch.tensor([0.05])), VPSDE(), 400
     score, ends = lambda x, t: -x / (sde.alpha(t) ** 2 * 0.05 + sde.sigma(t) ** 2), []
     for _ in range(n):
