@@ -1,5 +1,6 @@
 """The lessons themselves: both trees run, the worked one passes its checks, and each has what a learner expects."""
 
+import ast
 import os
 import re
 import subprocess
@@ -119,6 +120,36 @@ def test_words_of_a_lesson_are_in_the_glossary(name):
             word for word in words.split(", ") if not set(re.findall(r"[\w-]+", word.lower())) - {"and"} <= known
         ]
         assert missing == []
+
+
+def stored_names(nodes):
+    """Names that these statements bind at the top level; what functions bind is their own."""
+    own = (ast.FunctionDef, ast.ClassDef, ast.Lambda)
+    for node in nodes:
+        if isinstance(node, own[:2]):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif not isinstance(node, own):
+            yield from stored_names(ast.iter_child_nodes(node))
+
+
+@every_lesson
+def test_later_cells_leave_alone_what_the_explorer_draws_with(name):
+    """Its sliders are moved after the whole lesson has run: no name that it reads may mean something else by then."""
+    cells = [c.source for c in load("notebooks", name).cells if c.cell_type == "code"]
+    at = next(i for i, source in enumerate(cells) if "Explorer(" in source)
+    functions = {n.name: n for source in cells[: at + 1] for n in ast.parse(source).body if hasattr(n, "args")}
+    reads, waiting = set(), [n.name for n in ast.parse(cells[at]).body if isinstance(n, ast.FunctionDef)]
+    while waiting:
+        nodes = list(ast.walk(functions[waiting.pop()]))
+        own = {n.arg for n in nodes if isinstance(n, ast.arg)}
+        own |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        names = {n.id for n in nodes if isinstance(n, ast.Name)} - own - reads
+        reads |= names
+        waiting += [n for n in names if n in functions]
+    later = {n for source in cells[at + 1 :] for n in stored_names(ast.parse(source).body)}
+    assert reads & later == set()
 
 
 @every_lesson
