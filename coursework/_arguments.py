@@ -63,9 +63,9 @@ def positive(value: float | Tensor, name: str) -> None:
 def holds(condition: Tensor) -> bool:
     """Whether a condition is true everywhere. Where values cannot be looked at it is taken as true.
 
-    That is inside `torch.func.vmap` and inside `unwatched`.
+    That is inside `torch.func.vmap`, inside `torch.compile` and inside `unwatched`.
     """
-    if not _looking.get():
+    if torch.compiler.is_compiling() or not _looking.get():
         return True
     try:
         return bool(condition.all())

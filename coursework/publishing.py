@@ -8,7 +8,6 @@ import ast
 import copy
 import hashlib
 import json
-import os
 import re
 import warnings
 from collections import Counter
@@ -19,6 +18,7 @@ import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
+from coursework._files import write_atomically
 from coursework.exercises.engine import lesson_exercises
 
 ROLES = ("setup", "lesson", "exercise", "check")
@@ -233,14 +233,6 @@ def keep_copy(path: Path) -> Path:
     while (kept := path.with_name(f"{path.stem}.mine-{number}.ipynb")).exists():
         number += 1
     return path.rename(kept)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _all_student_texts(root: Path) -> dict[Path, str]:

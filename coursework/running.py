@@ -19,6 +19,7 @@ from typing import Any
 
 import nbformat
 
+from coursework._files import write_atomically
 from coursework.environment import cores, first_line
 
 TREES = ("notebooks", "solutions")
@@ -385,7 +386,7 @@ def store_outputs(source: Path, executed: Path) -> None:
         if cell.cell_type == "code":
             cell.outputs = [lasting for output in run_cell.outputs if (lasting := without_widget(output))]
             cell.execution_count = run_cell.execution_count
-    publishing.write_atomically(source, nbformat.writes(notebook) + "\n")
+    write_atomically(source, nbformat.writes(notebook) + "\n")
 
 
 def without_widget(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
@@ -421,5 +422,5 @@ def reset(root: Path, name: str) -> tuple[Path, Path | None]:
     text = publishing.student_text(root, picked[0])
     path = root / "notebooks" / f"{picked[0]}.ipynb"
     kept = publishing.keep_copy(path) if path.exists() else None
-    publishing.write_atomically(path, text)
+    write_atomically(path, text)
     return path, kept

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from coursework._arguments import at_least, batch, expand, flat_sum, floating, like, one_of, positive
+from coursework._loops import normal_like
 
 if TYPE_CHECKING:
     from coursework.sdes import SDE
@@ -85,7 +86,7 @@ def denoising_score_matching(
     batch(x, "x")
     positive(sigma, "sigma")
     sigma = expand(sigma, x, "sigma")
-    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    noise = normal_like(x, generator)
     return 0.5 * flat_sum((_value(score, x + sigma * noise) + noise / sigma) ** 2).mean()
 
 
@@ -117,19 +118,20 @@ def denoising_objective(
     weighting: str = "noise",
     label: Tensor | None = None,
     times: Tensor | None = None,
+    noise: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """E_t[ lambda(t)/2 |s(x_t, t) + noise / sigma(t)|^2 ] with x_t = alpha x + sigma noise. Shapes: x (B, *S) -> ().
 
     `model(x_t, t)` or `model(x_t, t, label)` is a score. t is uniform on [t_min, T] for each point, or `times`,
-    0-d or (B,). weighting: "noise" (lambda = sigma^2: the noise-prediction loss), "likelihood" (lambda = g^2: a bound
+    0-d or (B,); noise is standard normal, or `noise` (B, *S). weighting: "noise" (lambda = sigma^2: the noise-prediction loss), "likelihood" (lambda = g^2: a bound
     on the log-likelihood, Song, Durkan, Murray & Ermon 2021, theorem 1), "uniform" (lambda = 1).
     Source: Song et al. 2021, eq. 7, with a factor 1/2.
     """
     batch(x, "x")
     one_of(weighting, WEIGHTINGS, "weighting")
     t = _uniform_time(sde, x, generator) if times is None else _given_times(times, x)
-    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    noise = normal_like(x, generator) if noise is None else noise
     x_t = sde.perturb(x, t, noise)
     value = model(x_t, t) if label is None else model(x_t, t, label)
     like(value, x_t, "model's value", "x_t")
@@ -183,7 +185,7 @@ def _exact_trace(value: Tensor, x: Tensor, keep_graph: bool) -> Tensor:
 def _probe(x: Tensor, kind: str, generator: torch.Generator | None) -> Tensor:
     if kind == "rademacher":
         return torch.randint(0, 2, x.shape, generator=generator, device=x.device).to(x.dtype) * 2 - 1
-    v = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    v = normal_like(x, generator)
     if kind == "gaussian":
         return v
     norm = expand(flat_sum(v**2).sqrt(), v, "v")

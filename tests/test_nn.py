@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from coursework.nn import MLP, Denoiser, SinusoidalEmbedding, TimeMLP
-from coursework.nn.denoiser import FiLM
+from coursework.nn.blocks import FiLM
 
 SIZES = [(1, 28, 28), (1, 8, 8), (3, 32, 32), (1, 9, 7), (2, 13, 8), (1, 1, 5)]
 

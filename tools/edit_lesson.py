@@ -15,7 +15,8 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
-from coursework.publishing import KERNEL, write_atomically
+from coursework._files import write_atomically
+from coursework.publishing import KERNEL
 
 FORMAT = {"extension": ".py", "format_name": "percent"}
 

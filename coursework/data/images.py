@@ -20,6 +20,9 @@ from coursework.data.files import SUBFOLDERS, dataset_class, find, locate, obtai
 NAMES = ("digits", *SUBFOLDERS)
 SPLITS = ("train", "test")
 
+# Channels, rows and columns of one image.
+SHAPES = {"digits": (1, 8, 8), "fashion-mnist": (1, 28, 28), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+
 # How many images each class has: their sum is the number of images, and they tell Fashion-MNIST from MNIST, whose files
 # have the same names and sizes.
 CLASS_COUNTS = {

@@ -1,7 +1,10 @@
-"""Networks: every one is a plain `torch.nn.Module` that takes x, or x and t, and returns a tensor like x."""
+"""Networks: every one is a plain `torch.nn.Module`; all but the classifier return a tensor like x."""
 
+from coursework.nn.classifier import Classifier
 from coursework.nn.denoiser import Denoiser
-from coursework.nn.embeddings import SinusoidalEmbedding
+from coursework.nn.embeddings import RandomFourierEmbedding, SinusoidalEmbedding
 from coursework.nn.mlp import MLP, TimeMLP
+from coursework.nn.scaled import ScaledInput
+from coursework.nn.unet import UNet
 
-__all__ = ["MLP", "Denoiser", "SinusoidalEmbedding", "TimeMLP"]
+__all__ = ["MLP", "Classifier", "Denoiser", "RandomFourierEmbedding", "ScaledInput", "SinusoidalEmbedding", "TimeMLP", "UNet"]

@@ -6,43 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coursework._arguments import at_least
+from coursework.nn.blocks import GROUPS, ResidualBlock
 from coursework.nn.embeddings import SinusoidalEmbedding
-
-GROUPS = 4  # of at least two channels each: a group of one would forget its channel's mean
-
-
-class FiLM(nn.Module):
-    """Group norm, then scale and shift of every channel by the time: (1 + a(t)) norm(h) + b(t) (Perez et al. 2018).
-
-    After the norm, not before it: a group norm would take out again what a group's channels share.
-    Shapes: h (B, C, H, W), time (B, F) -> (B, C, H, W).
-    """
-
-    def __init__(self, channels: int, time_features: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(GROUPS, channels, affine=False)
-        self.scale_and_shift = nn.Linear(time_features, 2 * channels)
-
-    def forward(self, h: Tensor, time: Tensor) -> Tensor:
-        """The modulated features."""
-        scale, shift = self.scale_and_shift(time)[:, :, None, None].chunk(2, dim=1)
-        return (1 + scale) * self.norm(h) + shift
-
-
-class ResidualBlock(nn.Module):
-    """h + conv(SiLU(FiLM(conv(SiLU(norm(h)))))). Shapes: h (B, C, H, W), time (B, F) -> (B, C, H, W)."""
-
-    def __init__(self, channels: int, time_features: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(GROUPS, channels)
-        self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)  # FiLM shifts every channel anyway
-        self.film = FiLM(channels, time_features)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, h: Tensor, time: Tensor) -> Tensor:
-        """h and what the block adds to it."""
-        change = self.first(F.silu(self.norm(h)))
-        return h + self.second(F.silu(self.film(change, time)))
 
 
 class Denoiser(nn.Module):

@@ -24,3 +24,24 @@ class SinusoidalEmbedding(nn.Module):
         """The features of each t."""
         angles = t[:, None] * self.frequencies.to(t.dtype)
         return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class RandomFourierEmbedding(nn.Module):
+    """[sin(2 pi w_k t), cos(2 pi w_k t)], w_k ~ N(0, scale^2), drawn once from `seed`.
+
+    Source: Tancik et al. 2020; for times Song et al. 2021, appendix C.
+    Shapes: t (B,) -> (B, dim). The frequencies are stored with the weights and not trained. Raises ValueError for a dim
+    that is odd or below 4.
+    """
+
+    def __init__(self, dim: int, scale: float = 16.0, seed: int = 0) -> None:
+        super().__init__()
+        if dim % 2 or dim < 4:
+            raise ValueError(f"dim: expected an even number >= 4, got {dim}")
+        stream = torch.Generator().manual_seed(seed)
+        self.register_buffer("frequencies", scale * torch.randn(dim // 2, generator=stream))
+
+    def forward(self, t: Tensor) -> Tensor:
+        """The features of each t."""
+        angles = 2 * math.pi * t[:, None] * self.frequencies.to(t.dtype)
+        return torch.cat([angles.sin(), angles.cos()], dim=1)

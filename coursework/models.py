@@ -1,0 +1,76 @@
+"""Models made from recipes, and the trained ones that come with the package (lesson 06)."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from coursework import checkpoints
+from coursework._arguments import one_of
+from coursework.data.images import SHAPES
+from coursework.nn import Classifier, ScaledInput, UNet
+from coursework.predictions import ScoreModel
+from coursework.recipes import Recipe
+from coursework.sdes import SDE, VESDE, VPSDE, SubVPSDE
+
+FOLDER = Path(__file__).parent / "trained"
+N_CLASSES = 10  # every image set of the course has ten
+SDES = {"vp": VPSDE, "ve": VESDE, "sub-vp": SubVPSDE}
+
+
+def make_sde(recipe: Recipe) -> SDE:
+    """The SDE of a recipe."""
+    return SDES[recipe.sde["kind"]](**{name: value for name, value in recipe.sde.items() if name != "kind"})
+
+
+def make(recipe: Recipe) -> ScoreModel | Classifier:
+    """The untrained model of a recipe: the same weights for the same seed; torch's own random state stays as it is."""
+    channels, size, _ = SHAPES[recipe.data]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        if recipe.task == "classify":
+            return Classifier(N_CLASSES, channels, **recipe.network)
+        sde = make_sde(recipe)
+        network: nn.Module = UNet(size, channels, **recipe.network)
+        return ScoreModel(ScaledInput(network, sde) if recipe.sde["kind"] == "ve" else network, sde, recipe.prediction)
+
+
+def names() -> list[str]:
+    """The trained models that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+
+
+def load(name: str | Path, *, device: torch.device | str = "cpu") -> ScoreModel | Classifier:
+    """A trained model, ready to use: in evaluation mode, its parameters asking for no gradient.
+
+    name: one of `names()`, or the path of a file that `coursework train` wrote. A ScoreModel for a recipe whose task is
+    "score": model(x, t, label=None), x as `data.load` scales it. A Classifier for "classify": model(x) -> logits.
+    Raises ValueError for an unknown name and for a damaged file.
+    """
+    return load_with_recipe(name, device=device)[0]
+
+
+def load_with_recipe(
+    name: str | Path, *, device: torch.device | str = "cpu"
+) -> tuple[ScoreModel | Classifier, Recipe]:
+    """A trained model as `load` gives it, and the recipe it was trained by."""
+    path = where(name)
+    tensors, facts = checkpoints.read(path)
+    recipe = Recipe.from_json(facts["recipe"])
+    model = make(recipe)
+    checkpoints.load_into(model, checkpoints.part(tensors, "average."), path)
+    return model.to(device).eval().requires_grad_(False), recipe
+
+
+def where(name: str | Path) -> Path:
+    """The file of a trained model: the path itself, or the shipped model's."""
+    if isinstance(name, Path) or str(name).endswith(".safetensors"):
+        return Path(name)
+    one_of(name, names(), "name")
+    return FOLDER / f"{name}.safetensors"
+
+
+def save_trained(model: nn.Module, recipe: Recipe, path: Path) -> None:
+    """Write the weights of a finished run, and its recipe beside them, for `load`."""
+    tensors = {f"average.{name}": value for name, value in model.state_dict().items()}
+    checkpoints.write(path, tensors, {"recipe": recipe.to_json()})

@@ -1,0 +1,142 @@
+"""The U-Net of the image models (lesson 06): time, label, and attention at chosen resolutions."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from coursework._arguments import at_least, holds, one_of
+from coursework.nn.blocks import GROUPS, ResidualBlock, SelfAttention
+from coursework.nn.embeddings import RandomFourierEmbedding, SinusoidalEmbedding
+
+EMBEDDINGS = {"sinusoidal": SinusoidalEmbedding, "fourier": RandomFourierEmbedding}
+
+
+class Level(nn.Module):
+    """One residual block and, where asked for, self-attention after it. Shapes: (B, C, H, W) -> (B, C_out, H, W)."""
+
+    def __init__(self, channels: int, out_channels: int, features: int, heads: int | None) -> None:
+        super().__init__()
+        self.block = ResidualBlock(channels, features, out_channels)
+        self.attention = nn.Identity() if heads is None else SelfAttention(out_channels, heads)
+
+    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
+        """The features that the next block gets."""
+        return self.attention(self.block(h, condition))
+
+
+class UNet(nn.Module):
+    """A function of a noisy image, its time and its label with the image's shape, for example the noise in it.
+
+    len(widths) resolutions, each half the one before it, rounded up: 28 -> 14 -> 7 -> 4. At each, `n_blocks` residual
+    blocks on the way down and as many on the way up; what a block gives on the way down is concatenated to what its
+    partner gets on the way up. Going up, a map is enlarged to its partner's size, so that odd sizes need no padding.
+    Self-attention of `heads` heads follows the blocks at the resolutions in `attention_at`, counted in pixels. The
+    time, as sinusoidal or random Fourier features, and the label, as a vector of its own, go through FiLM into every
+    block; label -1, or None, is the null label with a vector of its own too. The last layer starts at zero, so an
+    untrained network answers 0. All arguments are kept in `configuration`: UNet(**network.configuration) is a network
+    like it.
+
+    Shapes: x (B, channels, image_size, image_size), t 0-d or (B,), label long (B,) in [-1, n_classes) -> like x.
+    Raises ValueError for widths that 8 or `heads` does not divide, for a resolution in `attention_at` that does not
+    occur, for other shapes, and for a label that the network has no vector for.
+    Source: Ronneberger et al. 2015; with time Ho et al. 2020; FiLM and attention at resolutions Dhariwal & Nichol 2021.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        channels: int = 1,
+        *,
+        widths: tuple[int, ...] = (32, 64, 96),
+        n_blocks: int = 1,
+        attention_at: tuple[int, ...] = (7,),
+        heads: int = 4,
+        n_classes: int | None = None,
+        embedding: str = "sinusoidal",
+        features: int = 128,
+    ) -> None:
+        super().__init__()
+        for value, name in ((image_size, "image_size"), (channels, "channels"), (n_blocks, "n_blocks")):
+            at_least(value, 1, name)
+        at_least(1 if n_classes is None else n_classes, 1, "n_classes")
+        at_least(heads, 1, "heads")
+        one_of(embedding, tuple(EMBEDDINGS), "embedding")
+        if not widths or any(w < 1 or w % (2 * GROUPS) or w % heads for w in widths):
+            raise ValueError(f"widths: expected positive multiples of {2 * GROUPS} and of heads={heads}, got {widths}")
+        sizes = resolutions(image_size, len(widths))
+        if set(attention_at) - set(sizes):
+            raise ValueError(f"attention_at: expected resolutions among {sizes}, got {tuple(attention_at)}")
+        self.configuration = {
+            "image_size": image_size,
+            "channels": channels,
+            "widths": tuple(widths),
+            "n_blocks": n_blocks,
+            "attention_at": tuple(attention_at),
+            "heads": heads,
+            "n_classes": n_classes,
+            "embedding": embedding,
+            "features": features,
+        }
+        self.image_shape, self.n_classes = (channels, image_size, image_size), n_classes
+        self.embed = nn.Sequential(
+            EMBEDDINGS[embedding](features), nn.Linear(features, features), nn.SiLU(), nn.Linear(features, features)
+        )
+        self.label = None if n_classes is None else nn.Embedding(n_classes + 1, features)
+        at = [heads if size in attention_at else None for size in sizes]
+        self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.descent = nn.ModuleList(
+            nn.ModuleList(Level(w, w, features, h) for _ in range(n_blocks)) for w, h in zip(widths, at, strict=True)
+        )
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairwise(widths))
+        self.middle = Level(widths[-1], widths[-1], features, at[-1])
+        self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(widths))
+        self.ascent = nn.ModuleList(
+            nn.ModuleList(Level(2 * w, w, features, h) for _ in range(n_blocks))
+            for w, h in zip(widths, at, strict=True)
+        )
+        self.norm = nn.GroupNorm(GROUPS, widths[0])
+        self.last = nn.Conv2d(widths[0], channels, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """The network at every image, its time and its label."""
+        if x.shape[1:] != self.image_shape:
+            raise ValueError(f"x: expected shape (B, {', '.join(map(str, self.image_shape))}), got {tuple(x.shape)}")
+        condition = F.silu(self.embed(t.expand(len(x))) + self._label_features(label, x))
+        h, skips = self.stem(x), []
+        for i, levels in enumerate(self.descent):
+            h = h if i == 0 else self.down[i - 1](h)
+            for level in levels:
+                h = level(h, condition)
+                skips.append(h)
+        h = self.middle(h, condition)
+        for i in reversed(range(len(self.ascent))):
+            for level in self.ascent[i]:
+                h = level(torch.cat([h, skips.pop()], dim=1), condition)
+            if i > 0:
+                h = F.interpolate(self.up[i - 1](h), size=skips[-1].shape[-2:])
+        return self.last(F.silu(self.norm(h)))
+
+    def _label_features(self, label: Tensor | None, x: Tensor) -> Tensor | float:
+        """The vector of each label, (B, F); the null label's stands in the last row."""
+        if self.label is None:
+            if label is not None:
+                raise ValueError("label: this network was made without classes (n_classes=None)")
+            return 0.0
+        label = torch.full((len(x),), -1, device=x.device) if label is None else label
+        if label.shape != x.shape[:1] or label.dtype != torch.long:
+            raise ValueError(f"label: expected long ({len(x)},), got {label.dtype} {tuple(label.shape)}")
+        if not holds((label >= -1) & (label < self.n_classes)):
+            raise ValueError(f"label: expected -1 to {self.n_classes - 1}, got {label.min()} to {label.max()}")
+        return self.label(torch.where(label < 0, self.n_classes, label))
+
+
+def resolutions(image_size: int, n_levels: int) -> list[int]:
+    """The resolutions of a U-Net: each half the one before it, rounded up."""
+    sizes = [image_size]
+    for _ in range(n_levels - 1):
+        sizes.append((sizes[-1] + 1) // 2)
+    return sizes

@@ -1,0 +1,146 @@
+"""Everything that decides a training run: `coursework train NAME` follows the recipe of that name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from coursework._arguments import at_least, one_of, positive
+from coursework.data.images import NAMES
+from coursework.predictions import PREDICTIONS
+from coursework.score_matching import WEIGHTINGS
+
+TASKS = ("score", "classify")
+SDES = ("vp", "ve", "sub-vp")
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run, from the data to the last step. Two runs of one recipe on one machine give the same weights.
+
+    task: "score" trains a U-Net with denoising score matching under `sde`, "classify" a classifier. data: a name that
+    `data.load` knows. network: arguments of `nn.UNet` or `nn.Classifier`, but for those that the data decide. sde: its
+    kind ("vp", "ve" or "sub-vp") and its arguments. prediction, weighting: as in `ScoreModel` and
+    `denoising_objective`. label_dropout: the share of labels that are replaced by the null label; without classes in
+    the network, labels are not used. flip: mirror each image with probability 1/2. antithetic: the second half of a
+    batch repeats images and times of the first with the opposite noise. batch_size: of all processes together.
+    warmup: steps of linear growth of the learning rate, which then falls to 0 along a cosine. clip: the gradient's
+    largest norm. average: decay of the moving average of the weights, which is what a trained model is.
+    precision: "bfloat16" computes the network under autocast. seed: of everything random.
+    """
+
+    task: str
+    data: str
+    n_steps: int
+    network: Mapping[str, Any] = field(default_factory=dict)
+    sde: Mapping[str, Any] = field(default_factory=lambda: {"kind": "vp"})
+    prediction: str = "noise"
+    weighting: str = "noise"
+    label_dropout: float = 0.0
+    flip: bool = False
+    antithetic: bool = False
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    warmup: int = 200
+    clip: float = 1.0
+    average: float = 0.999
+    precision: str = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        one_of(self.task, TASKS, "task")
+        one_of(self.data, NAMES, "data")
+        one_of(self.prediction, PREDICTIONS, "prediction")
+        one_of(self.weighting, WEIGHTINGS, "weighting")
+        one_of(self.precision, PRECISIONS, "precision")
+        one_of(self.sde.get("kind"), SDES, "sde's kind")
+        for name in ("n_steps", "batch_size"):
+            at_least(getattr(self, name), 1, name)
+        for name in ("warmup", "seed"):
+            at_least(getattr(self, name), 0, name)
+        for name in ("learning_rate", "clip"):
+            positive(getattr(self, name), name)
+        for name, most in (("label_dropout", 1.0), ("average", 1.0)):
+            if not 0 <= getattr(self, name) < most:
+                raise ValueError(f"{name}: expected a number in [0, {most}), got {getattr(self, name)}")
+        if self.antithetic and self.batch_size % 2:
+            raise ValueError(f"batch_size: expected an even number with antithetic=True, got {self.batch_size}")
+
+    def to_json(self) -> str:
+        """The recipe as JSON, keys in a fixed order."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """The recipe of a JSON object. Raises ValueError naming a key that is unknown or missing."""
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"recipe: expected JSON, got {text[:40]!r} ({error})") from None
+        known = {f.name for f in fields(cls)}
+        if not isinstance(values, dict) or set(values) - known:
+            unknown = ", ".join(sorted(set(values) - known)) if isinstance(values, dict) else type(values).__name__
+            raise ValueError(f"recipe: expected an object with keys among {', '.join(sorted(known))}, got {unknown}")
+        missing = {"task", "data", "n_steps"} - set(values)
+        if missing:
+            raise ValueError(f"recipe: {', '.join(sorted(missing))} missing")
+        return cls(**values)
+
+
+RECIPES = {
+    "digits-classifier": Recipe("classify", "digits", 1500, batch_size=64, warmup=100, weight_decay=0.05),
+    "fashion-classifier": Recipe(
+        "classify", "fashion-mnist", 3000, weight_decay=0.05, precision="bfloat16"
+    ),
+    "digits-vp": Recipe(
+        "score",
+        "digits",
+        4000,
+        network={"widths": [32, 64], "attention_at": [4], "n_classes": 10},
+        label_dropout=0.15,
+        batch_size=64,
+        average=0.998,
+    ),
+    "digits-ncsn": Recipe(
+        "score",
+        "digits",
+        4000,
+        network={"widths": [32, 64], "attention_at": [4]},
+        sde={"kind": "ve", "sigma_min": 0.01, "sigma_max": 10.0},
+        batch_size=64,
+        average=0.998,
+    ),
+    "fashion-vp": Recipe(
+        "score",
+        "fashion-mnist",
+        6500,
+        network={"widths": [32, 64, 128], "attention_at": [7], "n_classes": 10},
+        label_dropout=0.15,
+        precision="bfloat16",
+    ),
+    "fashion-ncsn": Recipe(
+        "score",
+        "fashion-mnist",
+        3500,
+        network={"widths": [32, 64, 96], "attention_at": [7]},
+        sde={"kind": "ve", "sigma_min": 0.01, "sigma_max": 42.0},
+        precision="bfloat16",
+    ),
+    "cifar-vp": Recipe(
+        "score",
+        "cifar10",
+        200_000,
+        network={"widths": [64, 128, 192, 256], "n_blocks": 2, "attention_at": [16, 8], "n_classes": 10},
+        label_dropout=0.15,
+        flip=True,
+        learning_rate=2e-4,
+        warmup=5000,
+        average=0.9999,
+        precision="bfloat16",
+    ),
+}

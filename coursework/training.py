@@ -1,0 +1,388 @@
+"""The training engine: one loop for a laptop's CPU, a GPU, and several processes (lesson 06).
+
+Everything random in step i is drawn from (seed, i), for the whole batch of all processes; each process then takes its
+share. So a run does not depend on how many processes it has, nor on how often it was stopped and resumed.
+"""
+
+import json
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
+
+from coursework import checkpoints, models
+from coursework._arguments import at_least, unwatched
+from coursework._files import write_atomically
+from coursework.data import ImageData
+from coursework.data import load as load_data
+from coursework.recipes import Recipe
+from coursework.score_matching import denoising_objective
+from coursework.sdes import SDE
+
+COLUMNS = ("step", "loss", "gradient_norm", "learning_rate", "seconds")
+KEPT = 2  # checkpoints
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop; it did so between two steps, and everything up to then is on disk."""
+
+
+def train(
+    recipe: Recipe,
+    folder: Path | None = None,
+    *,
+    accelerator: Accelerator | None = None,
+    data: ImageData | None = None,
+    save_every: int = 500,
+    look_every: int = 20,
+    channels_last: bool | None = None,
+    show_progress: bool = True,
+) -> nn.Module:
+    """Train a recipe to its end and return the model with the averaged weights, in evaluation mode, on the CPU.
+
+    folder: where `log.csv` (a row a step), checkpoints (`step-0000500.safetensors`, every `save_every` steps, the last
+    two) and at last `trained.safetensors` are written; a run that is found there goes on where its last checkpoint
+    stands, with the losses that it would have had. None: nothing is written. accelerator: device, processes and
+    gradient accumulation (default: `Accelerator()`). data: instead of the recipe's. look_every: steps after which
+    losses are fetched from the device. channels_last: memory layout; by default on GPUs.
+
+    Raises ValueError if the folder holds a run of another recipe, or a damaged checkpoint; FloatingPointError, naming
+    the step and the last good checkpoint, as soon as a loss or gradient is seen that is not finite; `Interrupted` at
+    Ctrl-C or SIGTERM, after writing a checkpoint.
+    """
+    at_least(save_every, 1, "save_every")
+    at_least(look_every, 1, "look_every")
+    run = Run(recipe, folder, accelerator or Accelerator(), data, channels_last)
+    run.resume()
+    bar = tqdm(
+        total=recipe.n_steps,
+        initial=run.step,
+        unit="step",
+        desc="training",
+        leave=False,
+        mininterval=0.1 if sys.stderr.isatty() else 30.0,
+        disable=not (show_progress and run.accelerator.is_local_main_process),
+    )
+    with bar, _stop_requests() as stop:
+        while run.step < recipe.n_steps:
+            run.advance()
+            bar.update()
+            ended = run.step == recipe.n_steps
+            looks = ended or run.step % look_every == 0
+            stopped = run.agree(stop.is_set()) if looks or run.accelerator.num_processes == 1 else False
+            if looks or stopped or run.step % save_every == 0:
+                bar.set_postfix(loss=f"{run.look():.4f}")
+            if ended or stopped or run.step % save_every == 0:
+                run.save()
+            if stopped and not ended:
+                raise Interrupted(f"stopped after step {run.step}; the same command goes on from there")
+    return run.finish()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step trains on. Shapes: images, noise (B, C, H, W); labels (B,), -1 where dropped; times (B,)."""
+
+    images: Tensor
+    labels: Tensor
+    times: Tensor
+    noise: Tensor
+
+    def parts(self, n: int) -> list["Batch"]:
+        """The batch in n equal parts."""
+        columns = (self.images, self.labels, self.times, self.noise)
+        return [Batch(*part) for part in zip(*(column.chunk(n) for column in columns), strict=True)]
+
+
+class Batches:
+    """The batches of a recipe: step i's is a function of (recipe, data, i) alone."""
+
+    def __init__(self, recipe: Recipe, data: ImageData, t_min: float, t_max: float) -> None:
+        self.recipe, self.data, self.t_min, self.t_max = recipe, data, t_min, t_max
+        self._orders: dict[int, Tensor] = {}
+
+    def __getitem__(self, step: int) -> Batch:
+        recipe, device = self.recipe, self.data.images.device
+        stream = stream_of(device, recipe.seed, 0, step)
+        n = recipe.batch_size // 2 if recipe.antithetic else recipe.batch_size
+        chosen = self._indices(step * n, n)
+        images, labels = self.data.images[chosen], self.data.labels[chosen]
+        if recipe.flip:
+            mirrored = torch.rand(n, 1, 1, 1, generator=stream, device=device) < 0.5
+            images = torch.where(mirrored, images.flip(-1), images)
+        if recipe.label_dropout > 0:
+            labels = labels.where(torch.rand(n, generator=stream, device=device) >= recipe.label_dropout, -1)
+        times = spread_times(n, self.t_min, self.t_max, generator=stream).to(images.dtype)
+        noise = torch.randn(images.shape, generator=stream, device=device, dtype=images.dtype)
+        if recipe.antithetic:
+            images, labels, times = images.repeat(2, 1, 1, 1), labels.repeat(2), times.repeat(2)
+            noise = torch.cat([noise, -noise])
+        return Batch(images, labels, times, noise)
+
+    def _indices(self, start: int, n: int) -> Tensor:
+        """Places start to start + n in an endless row of shuffled epochs: each holds every image once."""
+        size, device = len(self.data), self.data.images.device
+        epochs = range(start // size, (start + n - 1) // size + 1)
+        self._orders = {
+            epoch: self._orders[epoch]
+            if epoch in self._orders
+            else torch.randperm(size, generator=stream_of(device, self.recipe.seed, 1, epoch), device=device)
+            for epoch in epochs
+        }
+        row, offset = torch.cat(list(self._orders.values())), start - epochs[0] * size
+        return row[offset : offset + n]
+
+
+class Run:
+    """A training run between two steps: model, average, optimiser, step, and the losses not yet looked at."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path | None,
+        accelerator: Accelerator,
+        data: ImageData | None,
+        channels_last: bool | None,
+    ) -> None:
+        self.recipe, self.folder, self.accelerator = recipe, folder, accelerator
+        self.n_parts = accelerator.gradient_accumulation_steps
+        shares = accelerator.num_processes * self.n_parts
+        if recipe.batch_size % shares:
+            raise ValueError(
+                f"batch_size: expected a multiple of {accelerator.num_processes} processes times {self.n_parts} "
+                f"accumulated parts, got {recipe.batch_size}"
+            )
+        device = accelerator.device
+        bare = models.make(recipe).to(device)
+        if channels_last or (channels_last is None and device.type == "cuda"):
+            bare = bare.to(memory_format=torch.channels_last)
+        self.average = AveragedModel(bare)
+        optimizer = torch.optim.AdamW(bare.parameters(), weight_decay=recipe.weight_decay, fused=device.type == "cuda")
+        self.bare = bare
+        self.model, self.optimizer = accelerator.prepare(bare, optimizer)
+        self.sde: SDE | None = models.make_sde(recipe) if recipe.task == "score" else None
+        data = load_data(recipe.data, device=device) if data is None else data
+        self.batches = Batches(recipe, data, *((self.sde.t_min, self.sde.T) if self.sde else (0.0, 1.0)))
+        self.labelled = recipe.task == "classify" or recipe.network.get("n_classes") is not None
+        self.step, self.seconds, self.unseen = 0, 0.0, []
+        self.started = time.monotonic()
+
+    # training
+
+    def advance(self) -> None:
+        """One optimiser step, on the next batch."""
+        accelerator, recipe = self.accelerator, self.recipe
+        rate = recipe.learning_rate * rate_factor(self.step, recipe)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        mine = self.batches[self.step].parts(accelerator.num_processes)[accelerator.process_index]
+        total = 0.0
+        for part in mine.parts(self.n_parts):
+            with accelerator.accumulate(self.model):
+                loss = self.loss(part)
+                accelerator.backward(loss)
+                total = total + loss.detach() / self.n_parts
+                if accelerator.sync_gradients:
+                    norm = accelerator.clip_grad_norm_(self.bare.parameters(), recipe.clip)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+        self.average.multi_avg_fn = get_ema_multi_avg_fn(average_decay(self.step, recipe.average))
+        self.average.update_parameters(self.bare)
+        self.step += 1
+        self.unseen.append((self.step, total, norm, rate))
+
+    def loss(self, part: Batch) -> Tensor:
+        """The recipe's objective, per pixel, or the cross entropy of the classes."""
+        device_type, low = self.accelerator.device.type, self.recipe.precision == "bfloat16"
+        with torch.autocast(device_type, torch.bfloat16, enabled=low), unwatched():
+            if self.sde is None:
+                return F.cross_entropy(self.model(part.images), part.labels)
+            loss = denoising_objective(
+                self.model,
+                self.sde,
+                part.images,
+                weighting=self.recipe.weighting,
+                label=part.labels if self.labelled else None,
+                times=part.times,
+                noise=part.noise,
+            )
+            return loss / part.images[0].numel()
+
+    def agree(self, stop: bool) -> bool:
+        """Whether any process was asked to stop."""
+        if self.accelerator.num_processes == 1:
+            return stop
+        return bool(self.accelerator.reduce(torch.tensor(float(stop), device=self.accelerator.device)) > 0)
+
+    def look(self) -> float:
+        """Fetch the losses since the last look, write them to the log, refuse what is not finite; the last loss."""
+        steps, losses, norms, rates = zip(*self.unseen, strict=True)
+        self.unseen = []
+        values = torch.stack([torch.stack(losses), torch.stack([norm.to(losses[0].dtype) for norm in norms])])
+        losses, norms = self.accelerator.reduce(values, "mean").double().cpu()
+        now = time.monotonic()
+        self.seconds, self.started = self.seconds + now - self.started, now
+        rows = zip(steps, losses.tolist(), norms.tolist(), rates, strict=True)
+        text = "".join(f"{i},{loss!r},{norm!r},{rate!r},{self.seconds:.1f}\n" for i, loss, norm, rate in rows)
+        if self.writes:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(text)
+        bad = ~(losses.isfinite() & norms.isfinite())
+        if bad.any():
+            saved = checkpoints_in(self.folder)
+            advice = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
+            raise FloatingPointError(
+                f"loss: not finite at step {steps[int(bad.int().argmax())]} (loss, gradient norm: "
+                f"{losses[bad][0]:g}, {norms[bad][0]:g}); {advice}"
+            )
+        return float(losses[-1])
+
+    # files
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.folder is not None and self.accelerator.is_main_process
+
+    @property
+    def log(self) -> Path:
+        """The table of losses."""
+        return self.folder / "log.csv"
+
+    def save(self) -> None:
+        """Write a checkpoint, then delete all but the last two."""
+        if self.writes:
+            path = self.folder / f"step-{self.step:07d}.safetensors"
+            facts = {"recipe": self.recipe.to_json(), "step": self.step, "seconds": round(self.seconds, 1)}
+            checkpoints.write(path, self._state(), facts)
+            for old in checkpoints_in(self.folder)[:-KEPT]:
+                old.unlink()
+        self.accelerator.wait_for_everyone()
+
+    def resume(self) -> None:
+        """Go on from the folder's last checkpoint, if it has one; rows of the log after it are taken out."""
+        saved = checkpoints_in(self.folder)
+        if saved:
+            self._load(saved[-1])
+        if self.writes:
+            write_atomically(self.log, _rows_until(self.log, self.step))
+        self.accelerator.wait_for_everyone()
+        self.started = time.monotonic()
+
+    def finish(self) -> nn.Module:
+        """The averaged model on the CPU; with a folder it is written there too."""
+        if self.writes:
+            models.save_trained(self.average.module, self.recipe, self.folder / "trained.safetensors")
+        self.accelerator.wait_for_everyone()
+        return self.average.module.cpu().to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
+
+    def _state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, by name."""
+        moments = {
+            f"optimizer.{kind}.{name}": value
+            for name, parameter in self.bare.named_parameters()
+            for kind, value in self.optimizer.state[parameter].items()
+        }
+        return {
+            **{f"model.{name}": value for name, value in self.bare.state_dict().items()},
+            **{f"average.{name}": value for name, value in self.average.module.state_dict().items()},
+            **moments,
+        }
+
+    def _load(self, path: Path) -> None:
+        tensors, facts = checkpoints.read(path)
+        _same_recipe(self.recipe, Recipe.from_json(facts["recipe"]), path)
+        checkpoints.load_into(self.bare, checkpoints.part(tensors, "model."), path)
+        checkpoints.load_into(self.average.module, checkpoints.part(tensors, "average."), path)
+        self.average.n_averaged.fill_(facts["step"])
+        moments = checkpoints.part(tensors, "optimizer.")
+        state = {
+            i: {kind: moments[f"{kind}.{name}"] for kind in ("step", "exp_avg", "exp_avg_sq")}
+            for i, (name, _) in enumerate(self.bare.named_parameters())
+        }
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.step, self.seconds = facts["step"], facts["seconds"]
+
+
+def stream_of(device: torch.device | str, *key: int) -> torch.Generator:
+    """A random stream that depends on the key alone; different keys give independent streams."""
+    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    return torch.Generator(device).manual_seed(seed)
+
+
+def spread_times(n: int, t_min: float, t_max: float, *, generator: torch.Generator) -> Tensor:
+    """n times, each uniform on [t_min, t_max], together spread evenly over it: t_min + (t_max - t_min) frac(u + i/n).
+
+    One u, uniform on [0, 1], for all: the loss's variance over times nearly vanishes. Shape: (n,), float64.
+    Source: Kingma, Salimans, Poole & Ho 2021, appendix I.1.
+    """
+    u = torch.rand((), generator=generator, device=generator.device, dtype=torch.float64)
+    steps = torch.arange(n, device=generator.device, dtype=torch.float64) / n
+    return t_min + (t_max - t_min) * (u + steps).frac()
+
+
+def rate_factor(step: int, recipe: Recipe) -> float:
+    """The learning rate of step 0, 1, ... as a share of the recipe's: a linear rise, then half a cosine down to 0."""
+    if step < recipe.warmup:
+        return (step + 1) / recipe.warmup
+    through = (step - recipe.warmup) / max(1, recipe.n_steps - recipe.warmup)
+    return 0.5 * (1 + math.cos(math.pi * through))
+
+
+def average_decay(step: int, decay: float) -> float:
+    """The moving average's decay at step 0, 1, ...: short at first, so that the first weights are soon forgotten."""
+    return min(decay, (1 + step) / (10 + step))
+
+
+def checkpoints_in(folder: Path | None) -> list[Path]:
+    """A run's checkpoints, the earliest first."""
+    return [] if folder is None else sorted(folder.glob("step-*.safetensors"))
+
+
+def _rows_until(log: Path, step: int) -> str:
+    """The log's header and its rows up to the step."""
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    kept = [line for line in lines[1:] if line.count(",") == len(COLUMNS) - 1 and int(line.split(",")[0]) <= step]
+    return "\n".join([",".join(COLUMNS), *kept]) + "\n"
+
+
+def _same_recipe(recipe: Recipe, saved: Recipe, path: Path) -> None:
+    for name in vars(recipe):
+        ours, theirs = (json.loads(r.to_json())[name] for r in (recipe, saved))
+        if ours != theirs:
+            what = "another architecture" if name == "network" else "another recipe"
+            raise ValueError(f"{path}: from {what}: its {name} is {theirs}, here it is {ours}; use another folder")
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C interrupts at once. In other threads it is never set."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def request(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
