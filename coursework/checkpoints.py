@@ -36,7 +36,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             facts = json.loads((file.metadata() or {})["facts"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
-        raise ValueError(f"{path}: damaged, or no checkpoint of this course ({type(error).__name__}: {error})") from None
+        raise ValueError(
+            f"{path}: damaged, or no checkpoint of this course ({type(error).__name__}: {error})"
+        ) from None
     _finite(tensors, path)
     return tensors, facts
 

@@ -50,9 +50,7 @@ def load(name: str | Path, *, device: torch.device | str = "cpu") -> ScoreModel 
     return load_with_recipe(name, device=device)[0]
 
 
-def load_with_recipe(
-    name: str | Path, *, device: torch.device | str = "cpu"
-) -> tuple[ScoreModel | Classifier, Recipe]:
+def load_with_recipe(name: str | Path, *, device: torch.device | str = "cpu") -> tuple[ScoreModel | Classifier, Recipe]:
     """A trained model as `load` gives it, and the recipe it was trained by."""
     path = where(name)
     tensors, facts = checkpoints.read(path)

@@ -94,9 +94,7 @@ class Recipe:
 
 RECIPES = {
     "digits-classifier": Recipe("classify", "digits", 1500, batch_size=64, warmup=100, weight_decay=0.05),
-    "fashion-classifier": Recipe(
-        "classify", "fashion-mnist", 3000, weight_decay=0.05, precision="bfloat16"
-    ),
+    "fashion-classifier": Recipe("classify", "fashion-mnist", 3000, weight_decay=0.05, precision="bfloat16"),
     "digits-vp": Recipe(
         "score",
         "digits",

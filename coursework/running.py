@@ -379,8 +379,6 @@ def summary(outcomes: Sequence[Outcome]) -> str:
 
 def store_outputs(source: Path, executed: Path) -> None:
     """Copies the outputs of an executed lesson into its source, and nothing else (no timing, no widget state)."""
-    from coursework import publishing  # here, because it brings torch, which running has no use for
-
     notebook, done = nbformat.read(source, as_version=4), nbformat.read(executed, as_version=4)
     for cell, run_cell in zip(notebook.cells, done.cells, strict=True):
         if cell.cell_type == "code":

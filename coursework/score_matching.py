@@ -123,9 +123,10 @@ def denoising_objective(
 ) -> Tensor:
     """E_t[ lambda(t)/2 |s(x_t, t) + noise / sigma(t)|^2 ] with x_t = alpha x + sigma noise. Shapes: x (B, *S) -> ().
 
-    `model(x_t, t)` or `model(x_t, t, label)` is a score. t is uniform on [t_min, T] for each point, or `times`,
-    0-d or (B,); noise is standard normal, or `noise` (B, *S). weighting: "noise" (lambda = sigma^2: the noise-prediction loss), "likelihood" (lambda = g^2: a bound
-    on the log-likelihood, Song, Durkan, Murray & Ermon 2021, theorem 1), "uniform" (lambda = 1).
+    `model(x_t, t)` or `model(x_t, t, label)` is a score. t is uniform on [t_min, T] for each point, or `times`, 0-d or
+    (B,); the noise is standard normal, or `noise`, (B, *S). weighting: "noise" (lambda = sigma^2: the noise-prediction
+    loss), "likelihood" (lambda = g^2: a bound on the log-likelihood, Song, Durkan, Murray & Ermon 2021, theorem 1),
+    "uniform" (lambda = 1).
     Source: Song et al. 2021, eq. 7, with a factor 1/2.
     """
     batch(x, "x")

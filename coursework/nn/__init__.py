@@ -7,4 +7,13 @@ from coursework.nn.mlp import MLP, TimeMLP
 from coursework.nn.scaled import ScaledInput
 from coursework.nn.unet import UNet
 
-__all__ = ["MLP", "Classifier", "Denoiser", "RandomFourierEmbedding", "ScaledInput", "SinusoidalEmbedding", "TimeMLP", "UNet"]
+__all__ = [
+    "MLP",
+    "Classifier",
+    "Denoiser",
+    "RandomFourierEmbedding",
+    "ScaledInput",
+    "SinusoidalEmbedding",
+    "TimeMLP",
+    "UNet",
+]
