@@ -68,8 +68,9 @@ def langevin_step_size(sigmas: Tensor, n_steps_each: int) -> float:
     """The step size with which n_steps_each steps best bring one level's variance to the next's.
 
     For a point of data at 0 the variance of x, as a multiple of sigma_i^2, starts a level at gamma^2, gamma the levels'
-    ratio, and with a = step_size / sigma_L^2 comes to v(a) = (1 - a/2)^(2 n_steps_each) (gamma^2 - 1/(1 - a/4)) + 1/(1 - a/4), never below 1: the a in (0, 2) that makes it
-    smallest, to 1e-5. Shapes: sigmas (L,), decreasing, one ratio. Returns step_size, in the unit of x squared.
+    ratio, and with a = step_size / sigma_L^2 comes to
+    v(a) = (1 - a/2)^(2 n_steps_each) (gamma^2 - 1/(1 - a/4)) + 1/(1 - a/4), never below 1. Returned is the a in (0, 2)
+    that makes it smallest, to 1e-5, times sigma_L^2. Shapes: sigmas (L,), decreasing, one ratio.
     Source: Song & Ermon 2020, technique 4 (their epsilon is half of it: their step is epsilon s + sqrt(2 epsilon) z).
     """
     at_least(n_steps_each, 1, "n_steps_each")
