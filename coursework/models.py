@@ -35,6 +35,20 @@ def make(recipe: Recipe) -> ScoreModel | Classifier:
         return ScoreModel(ScaledInput(network, sde) if recipe.sde["kind"] == "ve" else network, sde, recipe.prediction)
 
 
+def labels_for(recipe: Recipe, n: int, label: int | None = None) -> torch.Tensor | None:
+    """n labels for sampling: `label` for all, or all classes in turn; None for a network without classes.
+
+    Raises ValueError for a label that the network does not know.
+    """
+    if recipe.network.get("n_classes") is None:
+        if label is not None:
+            raise ValueError(f"label: this model was trained without labels, got {label}")
+        return None
+    if label is not None and not -1 <= label < N_CLASSES:
+        raise ValueError(f"label: expected -1 (none) to {N_CLASSES - 1}, got {label}")
+    return torch.arange(n) % N_CLASSES if label is None else torch.full((n,), label)
+
+
 def names() -> list[str]:
     """The trained models that come with the package."""
     return sorted(path.stem for path in FOLDER.glob("*.safetensors"))

@@ -6,6 +6,7 @@ share. So a run does not depend on how many processes it has, nor on how often i
 
 import json
 import math
+import os
 import signal
 import sys
 import threading
@@ -15,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -31,9 +31,11 @@ from coursework.data import load as load_data
 from coursework.recipes import Recipe
 from coursework.score_matching import denoising_objective
 from coursework.sdes import SDE
+from coursework.streams import stream_of
 
 COLUMNS = ("step", "loss", "gradient_norm", "learning_rate", "seconds")
 KEPT = 2  # checkpoints
+TRAINED = "trained.safetensors"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -49,6 +51,7 @@ def train(
     save_every: int = 500,
     look_every: int = 20,
     channels_last: bool | None = None,
+    compiled: bool = False,
     show_progress: bool = True,
 ) -> nn.Module:
     """Train a recipe to its end and return the model with the averaged weights, in evaluation mode, on the CPU.
@@ -56,8 +59,8 @@ def train(
     folder: where `log.csv` (a row a step), checkpoints (`step-0000500.safetensors`, every `save_every` steps, the last
     two) and at last `trained.safetensors` are written; a run that is found there goes on where its last checkpoint
     stands, with the losses that it would have had. None: nothing is written. accelerator: device, processes and
-    gradient accumulation (default: `Accelerator()`). data: instead of the recipe's. look_every: steps after which
-    losses are fetched from the device. channels_last: memory layout; by default on GPUs.
+    gradient accumulation (`default_accelerator()`). data: instead of the recipe's. look_every: steps after which
+    losses are fetched from the device. channels_last: memory layout; by default on GPUs. compiled: by `torch.compile`.
 
     Raises ValueError if the folder holds a run of another recipe, or a damaged checkpoint; FloatingPointError, naming
     the step and the last good checkpoint, as soon as a loss or gradient is seen that is not finite; `Interrupted` at
@@ -65,7 +68,7 @@ def train(
     """
     at_least(save_every, 1, "save_every")
     at_least(look_every, 1, "look_every")
-    run = Run(recipe, folder, accelerator or Accelerator(), data, channels_last)
+    run = Run(recipe, folder, accelerator or default_accelerator(), data, channels_last, compiled)
     run.resume()
     bar = tqdm(
         total=recipe.n_steps,
@@ -90,6 +93,20 @@ def train(
             if stopped and not ended:
                 raise Interrupted(f"stopped after step {run.step}; the same command goes on from there")
     return run.finish()
+
+
+def default_accelerator(*, cpu: bool = False, gradient_accumulation_steps: int = 1) -> Accelerator:
+    """CUDA where there is one (unless cpu), else the CPU; as many processes as torchrun or `accelerate launch` started.
+
+    Raises RuntimeError if fewer processes found one another than were started.
+    """
+    accelerator = Accelerator(
+        cpu=cpu or not torch.cuda.is_available(), gradient_accumulation_steps=gradient_accumulation_steps
+    )
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != started:
+        raise RuntimeError(f"{started} processes were started, but each sees {accelerator.num_processes}")
+    return accelerator
 
 
 @dataclass(frozen=True)
@@ -156,6 +173,7 @@ class Run:
         accelerator: Accelerator,
         data: ImageData | None,
         channels_last: bool | None,
+        compiled: bool,
     ) -> None:
         self.recipe, self.folder, self.accelerator = recipe, folder, accelerator
         self.n_parts = accelerator.gradient_accumulation_steps
@@ -172,7 +190,7 @@ class Run:
         self.average = AveragedModel(bare)
         optimizer = torch.optim.AdamW(bare.parameters(), weight_decay=recipe.weight_decay, fused=device.type == "cuda")
         self.bare = bare
-        self.model, self.optimizer = accelerator.prepare(bare, optimizer)
+        self.model, self.optimizer = accelerator.prepare(torch.compile(bare) if compiled else bare, optimizer)
         self.sde: SDE | None = models.make_sde(recipe) if recipe.task == "score" else None
         data = load_data(recipe.data, device=device) if data is None else data
         self.batches = Batches(recipe, data, *((self.sde.t_min, self.sde.T) if self.sde else (0.0, 1.0)))
@@ -285,7 +303,7 @@ class Run:
     def finish(self) -> nn.Module:
         """The averaged model on the CPU; with a folder it is written there too."""
         if self.writes:
-            models.save_trained(self.average.module, self.recipe, self.folder / "trained.safetensors")
+            models.save_trained(self.average.module, self.recipe, self.folder / TRAINED)
         self.accelerator.wait_for_everyone()
         return self.average.module.cpu().to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 
@@ -315,12 +333,6 @@ class Run:
         }
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.step, self.seconds = facts["step"], facts["seconds"]
-
-
-def stream_of(device: torch.device | str, *key: int) -> torch.Generator:
-    """A random stream that depends on the key alone; different keys give independent streams."""
-    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
-    return torch.Generator(device).manual_seed(seed)
 
 
 def spread_times(n: int, t_min: float, t_max: float, *, generator: torch.Generator) -> Tensor:

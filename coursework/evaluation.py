@@ -1,0 +1,130 @@
+"""What a trained model's samples are like, in numbers: `coursework evaluate`."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from coursework import models
+from coursework._arguments import at_least
+from coursework.data import load as load_data
+from coursework.generation import generate, in_shares
+from coursework.metrics import (
+    frechet_distance,
+    image_features,
+    inception_score,
+    nearest_distances,
+    precision_recall,
+)
+from coursework.nn import Classifier
+from coursework.training import default_accelerator
+
+CLASSIFIERS = {"digits": "digits-classifier", "fashion-mnist": "fashion-classifier"}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Numbers of n samples, and of as many held-out images (`floor_...`), against the training set.
+
+    frechet: the Frechet distance of the classifier's features. inception: the inception score and its deviation over
+    ten parts. precision, recall: with 3 nearest neighbours. confidence: the mean of the classifier's largest probability.
+    label_accuracy: the share of samples that the classifier gives the label they were asked for; None without labels.
+    rarest_class: the share of the class that comes out least often. nearest: the mean Euclidean distance, in pixels'
+    unit, to the nearest training image.
+    """
+
+    n: int
+    frechet: float
+    floor_frechet: float
+    inception: tuple[float, float]
+    floor_inception: tuple[float, float]
+    precision: float
+    recall: float
+    floor_precision: float
+    floor_recall: float
+    confidence: float
+    floor_confidence: float
+    label_accuracy: float | None
+    rarest_class: float
+    nearest: float
+    floor_nearest: float
+
+    def as_dict(self) -> dict[str, object]:
+        """The numbers by name, rounded to five digits."""
+        return {name: _rounded(value) for name, value in asdict(self).items()}
+
+
+def evaluate(
+    name: str | Path,
+    *,
+    n: int | None = None,
+    accelerator: Accelerator | None = None,
+    seed: int = 0,
+    **sampling: object,
+) -> tuple[Evaluation, Tensor]:
+    """Evaluate a trained score model on n samples (default: as many as held-out images), and return these too.
+
+    With classes in the network every label is asked for equally often. `sampling` goes to `generation.generate`
+    (solver, grid, n_steps, batch_size). Raises ValueError for a classifier, and for data without one.
+    """
+    accelerator = accelerator or default_accelerator()
+    model, recipe = models.load_with_recipe(name, device=accelerator.device)
+    if recipe.task != "score" or recipe.data not in CLASSIFIERS:
+        raise ValueError(f"name: expected a score model of {' or '.join(CLASSIFIERS)}, got {recipe.task} {recipe.data}")
+    train, held_out = (load_data(recipe.data, split=split) for split in ("train", "test"))
+    n = len(held_out) if n is None else n
+    at_least(n, 2, "n")
+    labels = models.labels_for(recipe, n)
+    shape = (n, *train.images.shape[1:])
+    samples = generate(model, shape, labels=labels, seed=seed, accelerator=accelerator, **sampling).clamp(-1, 1)
+    classifier = models.load(CLASSIFIERS[recipe.data], device=accelerator.device)
+    real, _ = _features(classifier, train.images, accelerator)
+    seen, logits = _features(classifier, samples, accelerator)
+    floor, floor_logits = _features(classifier, held_out.images[:n], accelerator)
+    predicted = logits.argmax(1)
+    precision, recall = precision_recall(real[:PRECISION_POINTS], seen)
+    floor_precision, floor_recall = precision_recall(real[:PRECISION_POINTS], floor)
+    numbers = Evaluation(
+        n=n,
+        frechet=frechet_distance(real, seen),
+        floor_frechet=frechet_distance(real, floor),
+        inception=inception_score(logits),
+        floor_inception=inception_score(floor_logits),
+        precision=precision,
+        recall=recall,
+        floor_precision=floor_precision,
+        floor_recall=floor_recall,
+        confidence=_confidence(logits),
+        floor_confidence=_confidence(floor_logits),
+        label_accuracy=None if labels is None else float((predicted == labels).double().mean()),
+        rarest_class=float(predicted.bincount(minlength=models.N_CLASSES).min()) / n,
+        nearest=float(nearest_distances(samples[:NEAREST_POINTS], train.images).mean()),
+        floor_nearest=float(nearest_distances(held_out.images[:NEAREST_POINTS], train.images).mean()),
+    )
+    return numbers, samples
+
+
+PRECISION_POINTS = 10_000  # of the training set: all distances between them are computed
+NEAREST_POINTS = 1000
+
+
+def _features(classifier: Classifier, images: Tensor, accelerator: Accelerator) -> tuple[Tensor, Tensor]:
+    def part(images: Tensor) -> tuple[Tensor, Tensor]:
+        features, logits = image_features(classifier, images.to(accelerator.device))
+        return features.cpu(), logits.cpu()
+
+    parts = in_shares(part, list(images.split(1000)), accelerator, "features")
+    features, logits = zip(*parts, strict=True)
+    return torch.cat(features), torch.cat(logits)
+
+
+def _confidence(logits: Tensor) -> float:
+    return float(logits.softmax(1).max(1).values.mean())
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    return [_rounded(v) for v in value] if isinstance(value, tuple) else value

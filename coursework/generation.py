@@ -1,0 +1,105 @@
+"""Many samples from a trained model, over several processes: the same ones, however many processes there are."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+from torchvision.io import encode_png
+from torchvision.utils import make_grid
+from tqdm.auto import tqdm
+
+from coursework import probability_flow, reverse_sde
+from coursework._arguments import at_least, one_of
+from coursework._files import write_atomically
+from coursework.predictions import ScoreModel
+from coursework.sdes import karras_times, log_snr_times, uniform_times
+from coursework.streams import stream_of
+
+SOLVERS = {
+    "euler": probability_flow.euler,
+    "heun": probability_flow.heun,
+    "rk4": probability_flow.rk4,
+    "euler-maruyama": reverse_sde.euler_maruyama,
+    "reverse-diffusion": reverse_sde.reverse_diffusion,
+    "ancestral": reverse_sde.ancestral,
+    "stochastic-heun": reverse_sde.stochastic_heun,
+}
+WITHOUT_NOISE = ("euler", "heun", "rk4")
+GRIDS = {"uniform": uniform_times, "log-snr": log_snr_times, "karras": karras_times}
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def generate(
+    model: ScoreModel,
+    shape: tuple[int, ...],
+    *,
+    labels: Tensor | None = None,
+    solver: str = "heun",
+    grid: str = "log-snr",
+    n_steps: int = 25,
+    seed: int = 0,
+    batch_size: int = 250,
+    accelerator: Accelerator | None = None,
+    show_progress: bool = True,
+) -> Tensor:
+    """Samples of the given shape (N, C, H, W), on the CPU, on every process.
+
+    From the prior along the solver to t_min, then one last step to E[x_0 | x], which takes the remaining noise out.
+    Batch i starts from noise that depends on (seed, i) alone, so the processes may share the batches in any way.
+    labels: long (N,), -1 = no label; None: the unconditional model. The model is moved to the accelerator's device.
+    """
+    one_of(solver, tuple(SOLVERS), "solver")
+    one_of(grid, tuple(GRIDS), "grid")
+    at_least(shape[0], 1, "shape's number of samples")
+    at_least(batch_size, 1, "batch_size")
+    if labels is not None and labels.shape != shape[:1]:
+        raise ValueError(f"labels: expected shape ({shape[0]},), got {tuple(labels.shape)}")
+    accelerator = accelerator or Accelerator(cpu=not torch.cuda.is_available())
+    device, sde = accelerator.device, model.sde
+    model = model.to(device)
+    times = GRIDS[grid](sde, n_steps)
+    starts = range(0, shape[0], batch_size)
+
+    @torch.no_grad()
+    def batch(start: int) -> Tensor:
+        stream = stream_of(device, seed, start)
+        size = min(batch_size, shape[0] - start)
+        x = sde.prior_sample((size, *shape[1:]), generator=stream, device=device)
+        label = None if labels is None else labels[start : start + size].to(device)
+        score = model if label is None else lambda x, t: model(x, t, label)
+        noise = {} if solver in WITHOUT_NOISE else {"generator": stream}
+        x = SOLVERS[solver](score, sde, x, times, **noise)
+        return model.predict(x, times[-1].to(x), "data", label).cpu()
+
+    return torch.cat(in_shares(batch, starts, accelerator, "sampling" if show_progress else None))
+
+
+def save_grid(images: Tensor, path: Path, *, columns: int = 10) -> None:
+    """Write images (N, C, H, W) in [-1, 1] as one .png, row by row, each pixel three times as large."""
+    grid = make_grid(images.clamp(-1, 1), nrow=columns, normalize=True, value_range=(-1, 1), pad_value=1.0)
+    grid = grid.repeat_interleave(3, 1).repeat_interleave(3, 2)
+    pixels = (grid * 255).round().to(torch.uint8)
+    write_atomically(path, bytes(encode_png(pixels).numpy()))
+
+
+def in_shares(
+    function: Callable[[Item], Result], items: "list[Item] | range", accelerator: Accelerator, description: str | None
+) -> list[Result]:
+    """[function(item) for item in items], each process doing its share; every process gets all results, in order."""
+    mine = list(items)[accelerator.process_index :: accelerator.num_processes]
+    done = list(enumerate(function(item) for item in _watched(mine, accelerator, description)))
+    if accelerator.num_processes == 1:
+        return [result for _, result in done]
+    numbered = [(i * accelerator.num_processes + accelerator.process_index, result) for i, result in done]
+    return [result for _, result in sorted(gather_object(numbered), key=lambda pair: pair[0])]
+
+
+def _watched(items: list[Item], accelerator: Accelerator, description: str | None) -> Iterator[Item]:
+    hidden = description is None or not accelerator.is_local_main_process
+    return iter(tqdm(items, desc=description, unit="batch", leave=False, disable=hidden))

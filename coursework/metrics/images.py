@@ -1,0 +1,119 @@
+"""Quality and variety of generated images, seen by a classifier of the course (lesson 06 and `coursework evaluate`).
+
+The published scores use Inception-v3's features of 299 x 299 colour images; ours use those of the classifier that comes
+with the package, so numbers compare only with one another, best beside the floor that real images reach.
+"""
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.inception import InceptionScore
+
+from coursework._arguments import at_least, floating, like
+from coursework.nn import Classifier
+
+
+@torch.no_grad()
+def image_features(classifier: Classifier, images: Tensor, *, batch_size: int = 500) -> tuple[Tensor, Tensor]:
+    """What a classifier's last layer sees, and its class scores. Shapes: (N, C, H, W) -> (N, F), (N, K)."""
+    at_least(batch_size, 1, "batch_size")
+    features = torch.cat([classifier.features(part) for part in images.split(batch_size)])
+    return features, classifier.head(features)
+
+
+def frechet_distance(real: Tensor, generated: Tensor) -> float:
+    """|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)), means and covariances of two sets of features: FID.
+
+    In finite samples it is biased upwards by about 1/N and a constant of its features: compare equal N only, beside the
+    distance of two sets of real images. By torchmetrics, in float64. Shapes: (N, F), (M, F), N and M at least 2.
+    Source: Heusel et al. 2017, eq. 6.
+    """
+    _features(real, generated)
+    metric = FrechetInceptionDistance(feature=_AsTheyAre(real.shape[1]))
+    metric.update(real.cpu().double(), real=True)
+    metric.update(generated.cpu().double(), real=False)
+    return float(metric.compute())
+
+
+def inception_score(logits: Tensor, *, n_splits: int = 10, seed: int = 0) -> tuple[float, float]:
+    """exp E_x KL( p(y | x) || p(y) ): the mean over n_splits random parts, and its standard deviation over them.
+
+    Between 1 and the number of classes; it rises with sure and varied predictions and knows nothing of real images.
+    By torchmetrics. Shapes: class scores (N, K), N at least n_splits. Source: Salimans et al. 2016, section 4.
+    """
+    floating(logits, "logits")
+    at_least(n_splits, 1, "n_splits")
+    if logits.ndim != 2 or len(logits) < n_splits:
+        raise ValueError(f"logits: expected shape (N, K) with N at least {n_splits}, got {tuple(logits.shape)}")
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.filterwarnings("ignore", "Metric `InceptionScore` will save all extracted features", UserWarning)
+        warnings.filterwarnings("ignore", r"std\(\)", UserWarning)  # of one split
+        torch.manual_seed(seed)
+        metric = InceptionScore(feature=_AsTheyAre(logits.shape[1]), splits=n_splits)
+        metric.update(logits.cpu().double())
+        mean, deviation = metric.compute()
+    return float(mean), float(deviation)
+
+
+def precision_recall(real: Tensor, generated: Tensor, *, k: int = 3) -> tuple[float, float]:
+    """Precision: the share of generated points inside the real set. Recall: the share of real ones inside the generated.
+
+    A point is inside a set if it is at most as far from one of its points as that point's k-th nearest neighbour in
+    the set is. Low precision: bad samples; low recall: missing ones. Shapes: features (N, F), (M, F), N, M > k.
+    Source: Kynkaanniemi et al. 2019, eq. 1 and 2.
+    """
+    at_least(k, 1, "k")
+    _features(real, generated)
+    if min(len(real), len(generated)) <= k:
+        raise ValueError(
+            f"k: expected less than the {min(len(real), len(generated))} points of the smaller set, got {k}"
+        )
+    return _share_inside(generated, real, k), _share_inside(real, generated, k)
+
+
+def nearest_distances(x: Tensor, reference: Tensor) -> Tensor:
+    """The Euclidean distance of each x to the nearest point of the reference. Shapes: (N, *S), (M, *S) -> (N,).
+
+    Samples that are nearer to the training set than held-out data are may be copies of it.
+    """
+    for value, name in ((x, "x"), (reference, "reference")):
+        floating(value, name)
+    if x.shape[1:] != reference.shape[1:]:
+        raise ValueError(f"reference: expected points of shape {tuple(x.shape[1:])}, got {tuple(reference.shape[1:])}")
+    return torch.cat([_distances(part, reference).min(1).values for part in x.split(_CHUNK)])
+
+
+_CHUNK = 1000  # rows of a matrix of distances at a time
+
+
+class _AsTheyAre(nn.Module):
+    """For torchmetrics: what it is given are features already."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def _features(real: Tensor, generated: Tensor) -> None:
+    for value, name in ((real, "real"), (generated, "generated")):
+        floating(value, name)
+        if value.ndim != 2 or len(value) < 2:
+            raise ValueError(f"{name}: expected features of at least two images (N, F), got {tuple(value.shape)}")
+    like(generated[:1], real[:1], "generated", "real")
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    return torch.cdist(x.flatten(1), y.flatten(1))
+
+
+def _share_inside(x: Tensor, points: Tensor, k: int) -> float:
+    """The share of x inside the set of points."""
+    # the nearest of all is the point itself
+    radii = torch.cat([_distances(part, points).kthvalue(k + 1).values for part in points.split(_CHUNK)])
+    inside = [(_distances(part, points) <= radii).any(1) for part in x.split(_CHUNK)]
+    return float(torch.cat(inside).double().mean())
