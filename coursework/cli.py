@@ -159,9 +159,10 @@ def train(
     with refusals():
         chosen = read_recipe(recipe, read_parameters(parameter or []))
         folder = out or Path("runs", Path(recipe).stem)
-        accelerator = training.default_accelerator(cpu=cpu, gradient_accumulation_steps=accumulate)
+        accelerator = training.default_accelerator(cpu=cpu)
+        options = {"accumulate": accumulate, "save_every": save_every, "compiled": compiled}
         try:
-            training.train(chosen, folder, accelerator=accelerator, save_every=save_every, compiled=compiled)
+            training.train(chosen, folder, accelerator=accelerator, **options)
         except KeyboardInterrupt as stop:
             print(f"coursework: {stop or 'interrupted'}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None

@@ -29,7 +29,7 @@ class Evaluation:
     """Numbers of n samples, and of as many held-out images (`floor_...`), against the training set.
 
     frechet: the Frechet distance of the classifier's features. inception: the inception score and its deviation over
-    ten parts. precision, recall: with 3 nearest neighbours. confidence: the mean of the classifier's largest probability.
+    parts. precision, recall: with 3 nearest neighbours. confidence: the mean of the classifier's largest probability.
     label_accuracy: the share of samples that the classifier gives the label they were asked for; None without labels.
     rarest_class: the share of the class that comes out least often. nearest: the mean Euclidean distance, in pixels'
     unit, to the nearest training image.
@@ -72,7 +72,8 @@ def evaluate(
     accelerator = accelerator or default_accelerator()
     model, recipe = models.load_with_recipe(name, device=accelerator.device)
     if recipe.task != "score" or recipe.data not in CLASSIFIERS:
-        raise ValueError(f"name: expected a score model of {' or '.join(CLASSIFIERS)}, got {recipe.task} {recipe.data}")
+        known = " or ".join(CLASSIFIERS)
+        raise ValueError(f"name: expected a score model of {known}, got a recipe to {recipe.task} {recipe.data}")
     train, held_out = (load_data(recipe.data, split=split) for split in ("train", "test"))
     n = len(held_out) if n is None else n
     at_least(n, 2, "n")

@@ -53,6 +53,9 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        # JSON has no tuples: the same recipe is equal to itself on the way back
+        network = {name: tuple(value) if isinstance(value, list) else value for name, value in self.network.items()}
+        object.__setattr__(self, "network", network)
         one_of(self.task, TASKS, "task")
         one_of(self.data, NAMES, "data")
         one_of(self.prediction, PREDICTIONS, "prediction")

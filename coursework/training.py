@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,7 @@ def train(
     *,
     accelerator: Accelerator | None = None,
     data: ImageData | None = None,
+    accumulate: int = 1,
     save_every: int = 500,
     look_every: int = 20,
     channels_last: bool | None = None,
@@ -58,17 +59,19 @@ def train(
 
     folder: where `log.csv` (a row a step), checkpoints (`step-0000500.safetensors`, every `save_every` steps, the last
     two) and at last `trained.safetensors` are written; a run that is found there goes on where its last checkpoint
-    stands, with the losses that it would have had. None: nothing is written. accelerator: device, processes and
-    gradient accumulation (`default_accelerator()`). data: instead of the recipe's. look_every: steps after which
-    losses are fetched from the device. channels_last: memory layout; by default on GPUs. compiled: by `torch.compile`.
+    stands, with the losses that it would have had. None: nothing is written. accelerator: the device and the
+    processes (`default_accelerator()`). data: instead of the recipe's. accumulate: parts that each process computes its
+    share of a batch in, to save memory. look_every: steps after which losses are fetched from the device.
+    channels_last: memory layout; by default on GPUs. compiled: by `torch.compile`.
 
     Raises ValueError if the folder holds a run of another recipe, or a damaged checkpoint; FloatingPointError, naming
     the step and the last good checkpoint, as soon as a loss or gradient is seen that is not finite; `Interrupted` at
     Ctrl-C or SIGTERM, after writing a checkpoint.
     """
+    at_least(accumulate, 1, "accumulate")
     at_least(save_every, 1, "save_every")
     at_least(look_every, 1, "look_every")
-    run = Run(recipe, folder, accelerator or default_accelerator(), data, channels_last, compiled)
+    run = Run(recipe, folder, accelerator or default_accelerator(), data, accumulate, channels_last, compiled)
     run.resume()
     bar = tqdm(
         total=recipe.n_steps,
@@ -95,14 +98,12 @@ def train(
     return run.finish()
 
 
-def default_accelerator(*, cpu: bool = False, gradient_accumulation_steps: int = 1) -> Accelerator:
+def default_accelerator(*, cpu: bool = False) -> Accelerator:
     """CUDA where there is one (unless cpu), else the CPU; as many processes as torchrun or `accelerate launch` started.
 
     Raises RuntimeError if fewer processes found one another than were started.
     """
-    accelerator = Accelerator(
-        cpu=cpu or not torch.cuda.is_available(), gradient_accumulation_steps=gradient_accumulation_steps
-    )
+    accelerator = Accelerator(cpu=cpu or not torch.cuda.is_available())
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != started:
         raise RuntimeError(f"{started} processes were started, but each sees {accelerator.num_processes}")
@@ -172,11 +173,12 @@ class Run:
         folder: Path | None,
         accelerator: Accelerator,
         data: ImageData | None,
+        accumulate: int,
         channels_last: bool | None,
         compiled: bool,
     ) -> None:
         self.recipe, self.folder, self.accelerator = recipe, folder, accelerator
-        self.n_parts = accelerator.gradient_accumulation_steps
+        self.n_parts = accumulate
         shares = accelerator.num_processes * self.n_parts
         if recipe.batch_size % shares:
             raise ValueError(
@@ -207,20 +209,20 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         mine = self.batches[self.step].parts(accelerator.num_processes)[accelerator.process_index]
-        total = 0.0
-        for part in mine.parts(self.n_parts):
-            with accelerator.accumulate(self.model):
-                loss = self.loss(part)
+        parts, losses = mine.parts(self.n_parts), []
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            with nullcontext() if last else accelerator.no_sync(self.model):
+                loss = self.loss(part) / self.n_parts
                 accelerator.backward(loss)
-                total = total + loss.detach() / self.n_parts
-                if accelerator.sync_gradients:
-                    norm = accelerator.clip_grad_norm_(self.bare.parameters(), recipe.clip)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
+            losses.append(loss.detach())
+        norm = accelerator.clip_grad_norm_(self.bare.parameters(), recipe.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         self.average.multi_avg_fn = get_ema_multi_avg_fn(average_decay(self.step, recipe.average))
         self.average.update_parameters(self.bare)
         self.step += 1
-        self.unseen.append((self.step, total, norm, rate))
+        self.unseen.append((self.step, torch.stack(losses).sum(), norm, rate))
 
     def loss(self, part: Batch) -> Tensor:
         """The recipe's objective, per pixel, or the cross entropy of the classes."""

@@ -58,7 +58,7 @@ def inception_score(logits: Tensor, *, n_splits: int = 10, seed: int = 0) -> tup
 
 
 def precision_recall(real: Tensor, generated: Tensor, *, k: int = 3) -> tuple[float, float]:
-    """Precision: the share of generated points inside the real set. Recall: the share of real ones inside the generated.
+    """Precision, the share of generated points inside the real set, and recall, of real ones inside the generated set.
 
     A point is inside a set if it is at most as far from one of its points as that point's k-th nearest neighbour in
     the set is. Low precision: bad samples; low recall: missing ones. Shapes: features (N, F), (M, F), N, M > k.

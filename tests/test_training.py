@@ -1,0 +1,442 @@
+"""The engine against a loop written out by hand; runs that are stopped, killed, damaged, or split over processes."""
+
+import csv
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch.nn import functional as F
+
+from coursework import checkpoints, models, training
+from coursework.data import ImageData, load
+from coursework.recipes import Recipe
+from coursework.training import (
+    Batches,
+    Run,
+    average_decay,
+    checkpoints_in,
+    default_accelerator,
+    rate_factor,
+    spread_times,
+    train,
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SMALL = {"widths": (8, 16), "attention_at": (4,), "heads": 2, "features": 16}
+TINY = Recipe(
+    "score", "digits", 12, network={**SMALL, "n_classes": 10}, label_dropout=0.2, batch_size=16, warmup=3, seed=4
+)
+
+
+def digits(n=None):
+    return load("digits", n=n)
+
+
+def losses(folder):
+    with (folder / "log.csv").open() as file:
+        return {int(row["step"]): (row["loss"], row["gradient_norm"]) for row in csv.DictReader(file)}
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten().double() for p in model.parameters()])
+
+
+# -- what a step is trained on -----------------------------------------------------------------------------------------
+
+
+def test_an_epoch_holds_every_image_once():
+    data = ImageData(torch.arange(40.0).reshape(40, 1, 1, 1), torch.arange(40), ())
+    batches = Batches(replace(TINY, batch_size=16, label_dropout=0.0), data, 0.0, 1.0)
+    row = torch.cat([batches[i].images.flatten() for i in range(5)])
+    assert sorted(row[:40].tolist()) == sorted(row[40:80].tolist()) == list(range(40))
+    assert row[:40].tolist() != row[40:80].tolist() != list(range(40))
+    assert torch.equal(torch.cat([batches[i].labels for i in range(5)]), row.long())
+
+
+def test_a_batch_depends_on_its_number_alone():
+    forwards, backwards = Batches(TINY, digits(), 0.0, 1.0), Batches(TINY, digits(), 0.0, 1.0)
+    first = [forwards[i] for i in range(200)]
+    for i in (199, 3, 90):
+        for name in ("images", "labels", "times", "noise"):
+            assert torch.equal(getattr(first[i], name), getattr(backwards[i], name)), name
+    assert not torch.equal(first[3].noise, first[4].noise)
+    other = Batches(replace(TINY, seed=5), digits(), 0.0, 1.0)
+    assert not torch.equal(first[3].noise, other[3].noise)
+
+
+def test_labels_are_dropped_and_images_mirrored_at_their_rates():
+    recipe = replace(TINY, batch_size=8000, flip=True, label_dropout=0.2)
+    ramp = torch.linspace(-1, 1, 8).expand(100, 1, 8, 8)
+    batch = Batches(recipe, ImageData(ramp, torch.arange(100) % 10, ()), 0.0, 1.0)[0]
+    dropped = (batch.labels == -1).double()
+    mirrored = (batch.images[:, 0, 0, 0] > 0).double()
+    assert torch.equal(batch.images[mirrored == 1][0], ramp[0].flip(-1))
+    for share, rate in ((dropped, 0.2), (mirrored, 0.5)):
+        assert abs(float(share.mean()) - rate) < 4 * math.sqrt(rate * (1 - rate) / 8000)
+    assert abs(float(torch.stack([dropped, mirrored]).corrcoef()[0, 1])) < 4 / math.sqrt(8000)
+    assert abs(float(batch.noise.double().std()) - 1) < 4 / math.sqrt(2 * batch.noise.numel())
+    assert torch.equal(Batches(replace(recipe, label_dropout=0.0), digits(), 0, 1)[0].labels.unique(), torch.arange(10))
+
+
+def test_antithetic_halves_differ_in_the_sign_of_the_noise_only():
+    batch = Batches(replace(TINY, antithetic=True), digits(), 0.0, 1.0)[7]
+    for column in (batch.images, batch.labels, batch.times):
+        assert torch.equal(column[:8], column[8:])
+    assert torch.equal(batch.noise[:8], -batch.noise[8:])
+    assert len(batch.times.unique()) == 8
+
+
+def test_spread_times_are_uniform_each_and_even_together(generator):
+    draws = torch.stack([spread_times(8, 0.1, 0.9, generator=generator) for _ in range(4000)])
+    cells = ((draws - 0.1) / 0.1).floor()
+    assert torch.equal(cells.sort(1).values, torch.arange(8.0).expand(4000, 8).double()), "one in every eighth"
+    for column in draws.T:  # each by itself uniform: mean and variance
+        assert abs(float(column.mean()) - 0.5) < 4 * 0.8 / math.sqrt(12 * 4000)
+        assert float(column.var()) == pytest.approx(0.64 / 12, rel=0.08)
+    spread = float((draws**2).mean(1).var())  # of the mean of f(t): (f(0.9) - f(0.1))^2 / (12 n^2), to leading order
+    assert spread == pytest.approx(0.8**2 / (12 * 8**2), rel=0.08)
+    independent = (0.1 + 0.8 * torch.rand(4000, 8, generator=generator, dtype=torch.float64)).square().mean(1).var()
+    assert spread < 0.2 * float(independent)
+
+
+# -- one step ----------------------------------------------------------------------------------------------------------
+
+
+def by_hand(recipe, n_steps):
+    """The recipe's first steps in plain torch: weights, their average, losses."""
+    model, data = models.make(recipe), digits()
+    sde, batches = models.make_sde(recipe), Batches(recipe, data, models.make_sde(recipe).t_min, 1.0)
+    parameters = list(model.parameters())
+    first, second = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
+    average, history = None, []
+    for i in range(n_steps):
+        batch = batches[i]
+        t = batch.times[:, None, None, None]
+        x_t = sde.alpha(t) * batch.images + sde.sigma(t) * batch.noise
+        predicted = model.network(x_t, batch.times, batch.labels)
+        loss = 0.5 * (predicted - batch.noise).square().mean()
+        gradients = torch.autograd.grad(loss, parameters)
+        norm = torch.sqrt(sum(g.square().sum() for g in gradients))
+        history.append((loss.item(), norm.item()))
+        warm = (i + 1) / recipe.warmup if i < recipe.warmup else None
+        through = (i - recipe.warmup) / (recipe.n_steps - recipe.warmup)
+        rate = recipe.learning_rate * (0.5 * (1 + math.cos(math.pi * through)) if warm is None else warm)
+        with torch.no_grad():
+            for p, g, m, v in zip(parameters, gradients, first, second, strict=True):
+                g = g * min(1.0, recipe.clip / (float(norm) + 1e-6))
+                m.mul_(0.9).add_(0.1 * g)
+                v.mul_(0.999).add_(0.001 * g**2)
+                p.mul_(1 - rate * recipe.weight_decay)
+                p.sub_(rate * (m / (1 - 0.9 ** (i + 1))) / ((v / (1 - 0.999 ** (i + 1))).sqrt() + 1e-8))
+        now, decay = weights(model), min(recipe.average, (1 + i) / (10 + i))
+        average = now if average is None else decay * average + (1 - decay) * now
+    return now, average, history
+
+
+@pytest.mark.parametrize("clip", [1.0, 0.05])
+def test_the_engine_does_what_the_formulas_say(clip):
+    recipe = replace(TINY, clip=clip, weight_decay=0.1, average=0.3, learning_rate=2e-3)
+    now, average, history = by_hand(recipe, 6)
+    run = Run(recipe, None, default_accelerator(), None, 1, None, False)
+    for _ in range(6):
+        run.advance()
+    got = [(float(loss), float(norm)) for _, loss, norm, _ in run.unseen]
+    assert torch.tensor(got) == pytest.approx(torch.tensor(history), rel=1e-4)
+    torch.testing.assert_close(weights(run.bare), now, rtol=1e-4, atol=2e-6)
+    torch.testing.assert_close(weights(run.average.module), average, rtol=1e-4, atol=2e-6)
+    assert float((now - average).abs().max()) > 1e-4, "the average is another thing than the weights"
+
+
+def test_rates_and_decays():
+    recipe = replace(TINY, n_steps=103, warmup=3)
+    assert [rate_factor(i, recipe) for i in (0, 2, 3, 53, 103)] == pytest.approx([1 / 3, 1, 1, 0.5, 0], abs=1e-12)
+    assert [average_decay(i, 0.999) for i in (0, 10, 10**6)] == pytest.approx([0.1, 11 / 20, 0.999])
+
+
+def test_gradients_do_not_depend_on_the_parts_a_batch_is_computed_in():
+    runs = [Run(TINY, None, default_accelerator(), None, n, None, False) for n in (1, 4)]
+    for _ in range(3):
+        for run in runs:
+            run.advance()
+    torch.testing.assert_close(weights(runs[0].bare), weights(runs[1].bare), rtol=1e-4, atol=2e-6)
+    for whole, parts in zip(runs[0].unseen, runs[1].unseen, strict=True):
+        assert [float(v) for v in parts[1:]] == pytest.approx([float(v) for v in whole[1:]], rel=1e-4)
+    assert [row[0] for row in runs[1].unseen] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("options", [{"precision": "bfloat16"}, {"channels_last": True}], ids=str)
+def test_other_ways_of_computing_give_the_same_losses(options):
+    recipe = replace(TINY, precision=options.get("precision", "float32"))
+    runs = [
+        Run(TINY, None, default_accelerator(), None, 1, False, False),
+        Run(recipe, None, default_accelerator(), None, 1, "channels_last" in options, False),
+    ]
+    for _ in range(4):
+        for run in runs:
+            run.advance()
+    expected, got = ([float(row[1]) for row in run.unseen] for run in runs)
+    assert got == pytest.approx(expected, rel=2e-2 if "precision" in options else 1e-4)
+    if "precision" in options:
+        assert got != pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_on_the_gpu_compiled_and_in_bfloat16(tmp_path):
+    recipe = replace(TINY, n_steps=200, batch_size=64, precision="bfloat16", learning_rate=3e-3)
+    train(recipe, tmp_path, compiled=True, show_progress=False)
+    first, last = (float(losses(tmp_path)[step][0]) for step in (1, 200))
+    assert last < 0.5 * first
+
+
+def test_a_classifier_learns_the_digits():
+    options = {"batch_size": 64, "warmup": 5, "average": 0.9, "learning_rate": 3e-3}
+    recipe = Recipe("classify", "digits", 100, network={"widths": (16, 32)}, **options)
+    model, held_out = train(recipe, show_progress=False), load("digits", split="test")
+    loss = float(F.cross_entropy(model(held_out.images), held_out.labels))
+    assert float((model(held_out.images).argmax(1) == held_out.labels).double().mean()) > 0.8
+    assert loss < 0.8
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_training_lowers_the_loss_on_held_out_digits_and_leaves_the_global_stream_alone(generator):
+    state = torch.get_rng_state()
+    recipe = replace(TINY, n_steps=150, batch_size=32, learning_rate=3e-3)
+    model = train(recipe, show_progress=False)
+    assert torch.equal(torch.get_rng_state(), state)
+    x, sde = load("digits", split="test").images, model.sde
+    noise = torch.randn(x.shape, generator=generator)
+    for t, silence in ((0.3, 1.0), (0.7, 1.0)):
+        predicted = model.predict(sde.perturb(x, t, noise), t, "noise")
+        assert float((predicted - noise).square().mean()) < 0.45 * silence
+
+
+# -- stopping and resuming ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run that was never stopped."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("whole")
+    train(TINY, folder, save_every=5, look_every=2, show_progress=False)
+    return folder
+
+
+def test_what_a_run_leaves_behind(whole):
+    names = ["log.csv", "step-0000010.safetensors", "step-0000012.safetensors", "trained.safetensors"]
+    assert sorted(p.name for p in whole.iterdir()) == names
+    assert list(losses(whole)) == list(range(1, 13))
+    model = models.load(whole / "trained.safetensors")
+    tensors, facts = checkpoints.read(whole / "step-0000012.safetensors")
+    assert (facts["step"], Recipe.from_json(facts["recipe"])) == (12, TINY)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, tensors[f"average.{name}"])
+        assert value.dtype == torch.float32
+    assert model.prediction == "noise"
+
+
+def test_a_run_goes_on_exactly_where_its_checkpoint_stands(whole, tmp_path):
+    """Stopped by Ctrl-C after step 7, that is between two checkpoints, then resumed."""
+    count, advance = [], Run.advance
+
+    def interrupted(self):
+        advance(self)
+        count.append(1)
+        if len(count) == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "advance", interrupted)
+        with pytest.raises(training.Interrupted, match=r"stopped after step 7; the same command goes on"):
+            train(TINY, tmp_path, save_every=5, show_progress=False)
+    assert [p.name for p in checkpoints_in(tmp_path)] == ["step-0000005.safetensors", "step-0000007.safetensors"]
+    train(TINY, tmp_path, save_every=5, show_progress=False)
+    assert losses(tmp_path) == losses(whole)
+    for name in ("step-0000012.safetensors", "trained.safetensors"):
+        theirs, ours = (checkpoints.read(folder / name)[0] for folder in (whole, tmp_path))
+        assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+KILLED = """
+import os, random, signal, sys, time, torch
+torch.set_num_threads(1)
+from pathlib import Path
+from coursework.recipes import Recipe
+from coursework.training import train, checkpoints_in
+from coursework import data, models, generation  # imported before the forks, which then start at once
+
+recipe, folder = Recipe.from_json(sys.argv[1]), Path(sys.argv[2])
+chance, kills, lasts = random.Random(6), 0, []
+while True:
+    child = os.fork()
+    if child == 0:
+        train(recipe, folder, save_every=5, look_every=2, show_progress=False)
+        os._exit(0)
+    if kills < 20:
+        time.sleep(chance.uniform(0.05, 0.6))
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    kills += os.WIFSIGNALED(status)
+    saved = checkpoints_in(folder)
+    lasts.append(int(saved[-1].stem.removeprefix("step-")) if saved else 0)
+    if status == 0:
+        break
+    assert os.WIFSIGNALED(status), status
+print(kills, lasts)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+def test_twenty_kills_lose_nothing_but_the_steps_since_the_last_checkpoint(tmp_path):
+    recipe = replace(TINY, n_steps=300)
+    done = _python(KILLED, recipe.to_json(), str(tmp_path / "killed"))
+    kills, lasts = done.stdout.split(" ", 1)
+    lasts = json.loads(lasts)
+    assert lasts == sorted(lasts), "no checkpoint is lost"
+    assert int(kills) >= 10, lasts
+    train(recipe, tmp_path / "whole", save_every=100, show_progress=False)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert len(checkpoints_in(tmp_path / "killed")) == 2
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+def copy_of(whole, folder):
+    for path in whole.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "trained.safetensors").unlink()
+    return folder / "step-0000012.safetensors"
+
+
+@pytest.mark.parametrize("keep", [0, 5, 400, -1])
+def test_a_truncated_checkpoint_is_refused_and_left_alone(whole, tmp_path, keep):
+    path = copy_of(whole, tmp_path)
+    path.write_bytes(path.read_bytes()[:keep])
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=r"step-0000012.safetensors: damaged, or no checkpoint"):
+        train(TINY, tmp_path, show_progress=False)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_checkpoint_of_another_architecture_or_recipe_is_refused(whole, tmp_path):
+    copy_of(whole, tmp_path)
+    other = replace(TINY, network={**TINY.network, "widths": (8, 24)})
+    with pytest.raises(ValueError, match=r"from another architecture: its network is .*16.* here it is .*24"):
+        train(other, tmp_path, show_progress=False)
+    with pytest.raises(ValueError, match=r"from another recipe: its learning_rate is 0.001, here it is 0.1"):
+        train(replace(TINY, learning_rate=0.1), tmp_path, show_progress=False)
+
+
+def test_a_checkpoint_with_nan_is_refused(whole, tmp_path):
+    path = copy_of(whole, tmp_path)
+    tensors, facts = checkpoints.read(path)
+    name = next(key for key in tensors if key.startswith("optimizer.exp_avg."))
+    tensors[name].view(-1)[0] = math.nan
+    from safetensors.torch import save_file
+
+    save_file(tensors, path, {"facts": json.dumps(facts)})
+    with pytest.raises(ValueError, match=rf"{path.name}: {name} has NaN or infinite values"):
+        train(TINY, tmp_path, show_progress=False)
+
+
+@pytest.mark.parametrize("when", ["loss", "gradient"])
+def test_training_stops_at_the_first_step_that_is_not_finite(tmp_path, when):
+    advance, loss = Run.advance, Run.loss
+
+    def poisoned(self, part):
+        value = loss(self, part)
+        if self.step != 7:
+            return value
+        return value * math.nan if when == "loss" else value + 0 * torch.sqrt(0 * self.bare.network.last.bias).sum()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "loss", poisoned)
+        message = r"loss: not finite at step 8 .*; the last good checkpoint is .*step-0000005.safetensors"
+        with pytest.raises(FloatingPointError, match=message):
+            train(TINY, tmp_path, save_every=5, look_every=4, show_progress=False)
+    assert Run.advance is advance
+    assert [p.name for p in checkpoints_in(tmp_path)] == ["step-0000005.safetensors"]
+    train(TINY, tmp_path, save_every=5, show_progress=False)  # from there it goes on
+
+
+def test_shares_must_be_whole():
+    with pytest.raises(ValueError, match=r"^batch_size: expected a multiple of 1 processes times 3 accumulated parts"):
+        train(TINY, accumulate=3, show_progress=False)
+
+
+# -- several processes -------------------------------------------------------------------------------------------------
+
+TWO = """
+import json, sys, torch
+torch.set_num_threads(1)
+from pathlib import Path
+from coursework import generation, models
+from coursework.recipes import Recipe
+from coursework.training import Run, default_accelerator, train
+
+recipe, folder = Recipe.from_json(sys.argv[1]), Path(sys.argv[2])
+accelerator = default_accelerator()
+run = Run(recipe, None, accelerator, None, 1, None, False)
+mine = run.batches[0].parts(accelerator.num_processes)[accelerator.process_index]
+accelerator.backward(run.loss(mine))
+gradients = {name: p.grad for name, p in run.bare.named_parameters()}
+model = train(recipe, folder, accelerator=accelerator, save_every=5, show_progress=False)
+labels = torch.arange(7)
+images = generation.generate(model, (7, 1, 8, 8), labels=labels, n_steps=2, batch_size=2, accelerator=accelerator)
+if accelerator.is_main_process:
+    torch.save({"n": accelerator.num_processes, "gradients": gradients, "images": images}, folder / "seen.pt")
+accelerator.end_training()
+"""
+
+
+def test_two_processes_train_and_sample_as_one_does(tmp_path):
+    seen = {}
+    for n in (1, 2):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        _python(TWO, TINY.to_json(), str(folder), processes=n)
+        seen[n] = torch.load(folder / "seen.pt")
+        assert seen[n]["n"] == n
+    for name, value in seen[1]["gradients"].items():
+        torch.testing.assert_close(seen[2]["gradients"][name], value, rtol=1e-4, atol=1e-7, msg=name)
+    for one, two in zip(losses(tmp_path / "1").values(), losses(tmp_path / "2").values(), strict=True):
+        assert [float(v) for v in two] == pytest.approx([float(v) for v in one], rel=1e-3)
+    torch.testing.assert_close(seen[2]["images"], seen[1]["images"], rtol=1e-2, atol=1e-2)
+
+
+def test_processes_that_do_not_find_each_other_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setattr(training, "Accelerator", lambda **options: Accelerator(cpu=True))
+    with pytest.raises(RuntimeError, match=r"^3 processes were started, but each sees 1"):
+        default_accelerator()
+
+
+def _python(code, *arguments, processes=None):
+    """Run code in a new Python, or in several by torchrun; fails with what it wrote."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes else []
+    script = Path(arguments[1]).parent / f"script-{time.monotonic_ns()}-{random.random()}.py"
+    script.write_text(textwrap.dedent(code))
+    done = subprocess.run(
+        [sys.executable, *launcher, str(script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
