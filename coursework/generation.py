@@ -1,5 +1,6 @@
 """Many samples from a trained model, over several processes: the same ones, however many processes there are."""
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -7,8 +8,8 @@ from typing import TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from PIL import Image
 from torch import Tensor
-from torchvision.io import encode_png
 from torchvision.utils import make_grid
 from tqdm.auto import tqdm
 
@@ -84,8 +85,10 @@ def save_grid(images: Tensor, path: Path, *, columns: int = 10) -> None:
     """Write images (N, C, H, W) in [-1, 1] as one .png, row by row, each pixel three times as large."""
     grid = make_grid(images.clamp(-1, 1), nrow=columns, normalize=True, value_range=(-1, 1), pad_value=1.0)
     grid = grid.repeat_interleave(3, 1).repeat_interleave(3, 2)
-    pixels = (grid * 255).round().to(torch.uint8)
-    write_atomically(path, bytes(encode_png(pixels).numpy()))
+    pixels = (grid * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    write_atomically(path, file.getvalue())
 
 
 def in_shares(

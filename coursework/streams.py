@@ -5,7 +5,7 @@ import torch
 
 
 def stream_of(device: torch.device | str, *key: int) -> torch.Generator:
-    """A random stream on the device that depends on the key alone; different keys give independent streams.
+    """A random stream on the device that depends on the key alone; keys of one length give independent streams.
 
     The key is one or more integers >= 0. Streams on the CPU and on GPUs differ.
     """

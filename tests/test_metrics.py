@@ -1,14 +1,26 @@
-"""Distances between samples against scipy, POT and closed forms, and under the hypothesis of equal laws."""
+"""Distances between samples against scipy, POT, scikit-learn and closed forms, and under equal laws."""
 
 import math
 
 import numpy as np
 import ot
 import pytest
+import scipy.linalg
 import scipy.stats
 import torch
+from sklearn.neighbors import NearestNeighbors
 
-from coursework.metrics import energy_distance, energy_test, sliced_wasserstein
+from coursework.metrics import (
+    energy_distance,
+    energy_test,
+    frechet_distance,
+    image_features,
+    inception_score,
+    nearest_distances,
+    precision_recall,
+    sliced_wasserstein,
+)
+from coursework.nn import Classifier
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -107,3 +119,95 @@ def test_refusals(distance):
             distance(x, bad)
     with pytest.raises(ValueError, match=r"^y: expected 5 points like x, got 4"):
         sliced_wasserstein(x, x[:4])
+
+
+# -- images ------------------------------------------------------------------------------------------------------------
+
+
+def test_frechet_distance_is_its_formula_by_scipy(generator):
+    a = normal(generator, 300, 5) @ normal(generator, 5, 5) + 1
+    b = normal(generator, 200, 5) @ normal(generator, 5, 5)
+    mean, covariance = [v.mean(0).numpy() for v in (a, b)], [np.cov(v.numpy().T) for v in (a, b)]
+    root = scipy.linalg.sqrtm(covariance[0] @ covariance[1]).real
+    expected = ((mean[0] - mean[1]) ** 2).sum() + np.trace(covariance[0] + covariance[1] - 2 * root)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-8)
+    assert frechet_distance(a.float(), b.float()) == pytest.approx(expected, rel=1e-4)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+
+
+def test_frechet_distance_of_two_gaussians_tends_to_its_closed_form(generator):
+    """N(0, I) and N(m, s^2 I) in D dimensions: |m|^2 + D (s - 1)^2, plus a bias of order 1/n."""
+    m, s, n = torch.tensor([1.0, 0.0, 2.0]).double(), 1.5, 40_000
+    got = frechet_distance(normal(generator, n, 3), s * normal(generator, n, 3) + m)
+    assert got == pytest.approx(5 + 3 * 0.25, abs=4 * 2 * s * math.sqrt(5 * 2 / n))
+
+
+def test_inception_score_is_its_formula(generator):
+    """Rows that are sure and evenly spread give the number of classes, equal rows give 1, any row the formula."""
+    sure = 50 * torch.eye(4).double().repeat(100, 1)
+    assert inception_score(sure, n_splits=1)[0] == pytest.approx(4)
+    assert inception_score(torch.zeros(100, 4).double())[0] == pytest.approx(1)
+    logits = 2 * normal(generator, 60, 4)
+    p = logits.softmax(1).numpy()
+    expected = math.exp(np.mean([scipy.stats.entropy(row, p.mean(0)) for row in p]))
+    assert inception_score(logits, n_splits=1)[0] == pytest.approx(expected, rel=1e-9)
+    state = torch.get_rng_state()
+    assert inception_score(logits) == inception_score(logits)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_precision_and_recall_are_their_definition(k, generator):
+    """By scikit-learn's neighbours, point by point; the sets differ in size and in spread."""
+    real, generated = normal(generator, 80, 2), 0.6 * normal(generator, 50, 2) + 0.5
+
+    def share(x, points):
+        radii = NearestNeighbors(n_neighbors=k + 1).fit(points.numpy()).kneighbors(points.numpy())[0][:, -1]
+        gaps = np.linalg.norm(x[:, None].numpy() - points.numpy(), axis=-1)
+        return (gaps <= radii).any(1).mean()
+
+    expected = share(generated, real), share(real, generated)
+    assert precision_recall(real, generated, k=k) == pytest.approx(expected, abs=1e-12)
+    assert expected[0] != pytest.approx(expected[1])
+
+
+def test_precision_falls_with_bad_samples_and_recall_with_missing_ones(generator):
+    real = normal(generator, 400, 2)
+    bad = torch.cat([normal(generator, 200, 2), normal(generator, 200, 2) + 50])
+    missing = normal(generator, 400, 2)
+    missing = missing[missing[:, 0] > 0]
+    assert precision_recall(real, bad)[0] == pytest.approx(0.5, abs=0.05)
+    precision, recall = precision_recall(real, missing)
+    assert precision > 0.9
+    assert recall < 0.7
+
+
+def test_nearest_distances_are_scikit_learns(generator):
+    x, reference = normal(generator, 30, 1, 3, 2), normal(generator, 1200, 1, 3, 2)
+    expected = NearestNeighbors(n_neighbors=1).fit(reference.flatten(1)).kneighbors(x.flatten(1))[0][:, 0]
+    torch.testing.assert_close(nearest_distances(x, reference), torch.from_numpy(expected), rtol=1e-9, atol=1e-9)
+    assert float(nearest_distances(reference[:5], reference).max()) < 1e-6
+
+
+def test_features_come_batch_by_batch(generator):
+    classifier, images = Classifier(3, widths=(8, 16)), torch.randn(7, 1, 8, 8, generator=generator)
+    features, logits = image_features(classifier, images, batch_size=3)
+    torch.testing.assert_close(logits, classifier(images))
+    torch.testing.assert_close(features, classifier.features(images))
+    assert not features.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda x: frechet_distance(x, x[:, :2]), r"^generated: expected shape"),
+        (lambda x: frechet_distance(x[:1], x), r"^real: expected features of at least two images"),
+        (lambda x: precision_recall(x, x[:3]), r"^k: expected less than 3, the smaller set's size, got 3"),
+        (lambda x: precision_recall(x, x, k=0), r"^k: expected at least 1"),
+        (lambda x: inception_score(x), r"^logits: expected shape \(N, K\) with N at least 10, got \(5, 3\)"),
+        (lambda x: nearest_distances(x, x[:, :2]), r"^reference: expected points of shape \(3,\), got \(2,\)"),
+    ],
+)
+def test_image_refusals(call, match):
+    with pytest.raises(ValueError, match=match):
+        call(torch.arange(15.0).reshape(5, 3))

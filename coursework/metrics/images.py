@@ -66,10 +66,9 @@ def precision_recall(real: Tensor, generated: Tensor, *, k: int = 3) -> tuple[fl
     """
     at_least(k, 1, "k")
     _features(real, generated)
-    if min(len(real), len(generated)) <= k:
-        raise ValueError(
-            f"k: expected less than the {min(len(real), len(generated))} points of the smaller set, got {k}"
-        )
+    fewest = min(len(real), len(generated))
+    if fewest <= k:
+        raise ValueError(f"k: expected less than {fewest}, the smaller set's size, got {k}")
     return _share_inside(generated, real, k), _share_inside(real, generated, k)
 
 

@@ -1,0 +1,108 @@
+"""Sampling a model with known answers: the law, the labels, the last step, batches shared by processes."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coursework.generation import GRIDS, SOLVERS, generate, in_shares, save_grid
+from coursework.predictions import ScoreModel
+from coursework.sdes import VESDE, VPSDE
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Exact(torch.nn.Module):
+    """The noise prediction of N(label, 0.3^2 I), label -1 for none."""
+
+    def __init__(self, sde):
+        super().__init__()
+        self.sde, self.labels = sde, []
+
+    def forward(self, x, t, label=None):
+        self.labels.append(label)
+        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        mean = -1.0 if label is None else label.to(x.dtype)[:, None, None, None]
+        return sigma * (x - alpha * mean) / (0.3**2 * alpha**2 + sigma**2)
+
+
+def model(sde):
+    return ScoreModel(Exact(sde), sde)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("sde", [VPSDE(), VESDE(0.01, 20.0)], ids=["vp", "ve"])
+def test_samples_have_the_law_less_the_last_noise(solver, sde):
+    """Mean -1; the last step, to E[x_0 | x], leaves 0.3^2 (1 - share of noise in x) of the variance."""
+    n, steps = 500, 1500 if solver == "euler" else 200
+    x = generate(model(sde), (n, 1, 4, 4), solver=solver, n_steps=steps, show_progress=False).double()
+    alpha, sigma = float(sde.alpha(sde.t_min)), float(sde.sigma(sde.t_min))
+    expected = 0.3**2 * (0.3 * alpha) ** 2 / ((0.3 * alpha) ** 2 + sigma**2)
+    assert float(x.mean()) == pytest.approx(-1.0, abs=4 * 0.3 / math.sqrt(16 * n) + 0.004)
+    assert float(x.var()) == pytest.approx(expected, rel=4 * math.sqrt(2 / (16 * n)) + 0.03)
+
+
+def test_labels_reach_the_samples_they_belong_to():
+    labels = torch.arange(7)
+    exact = model(VPSDE())
+    x = generate(exact, (7, 1, 6, 6), labels=labels, batch_size=3, n_steps=12, show_progress=False)
+    assert float((x.mean((1, 2, 3)) - labels).abs().max()) < 0.3
+    assert {tuple(label.tolist()) for label in exact.network.labels} == {(0, 1, 2), (3, 4, 5), (6,)}
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_same_samples_for_the_same_seed(grid):
+    first, again, other = (
+        generate(model(VPSDE()), (5, 1, 2, 2), grid=grid, n_steps=5, seed=seed, batch_size=2, show_progress=False)
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first[:2], first[2:4])
+
+
+def test_shares_of_several_processes_come_together_in_order():
+    class One:
+        num_processes, is_local_main_process = 3, False
+
+        def __init__(self, index):
+            self.process_index = index
+
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("coursework.generation.gather_object", lambda numbered: seen.extend(numbered) or seen)
+        results = [in_shares(lambda i: 10 * i, range(8), One(index), None) for index in range(3)]
+    assert results[-1] == [10 * i for i in range(8)]
+    assert sorted(seen) == [(i, 10 * i) for i in range(8)]
+
+
+def test_a_picture_of_samples(tmp_path):
+    images = torch.stack([torch.full((1, 4, 4), v) for v in (-1.0, 0.0, 1.0, 5.0)])
+    save_grid(images, tmp_path / "new" / "grid.png", columns=2)
+    with Image.open(tmp_path / "new" / "grid.png") as picture:
+        pixels = np.asarray(picture.convert("L"))
+    assert pixels.shape == (3 * 14, 3 * 14)  # two images of 4 pixels and three gaps of 2, times three
+    assert [int(pixels[r, c]) for r, c in ((12, 12), (12, 30), (30, 12), (30, 30), (0, 0))] == [
+        0,
+        128,
+        255,
+        255,
+        255,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"solver": "dpm"}, r"^solver: expected one of 'euler', 'heun'"),
+        ({"grid": "cosine"}, r"^grid: expected one of 'uniform', 'log-snr', 'karras', got 'cosine'"),
+        ({"labels": torch.zeros(3).long()}, r"^labels: expected shape \(5,\), got \(3,\)"),
+        ({"batch_size": 0}, r"^batch_size: expected at least 1"),
+        ({"n_steps": 0}, r"^n_steps: expected at least 1"),
+    ],
+)
+def test_refusals(options, match):
+    with pytest.raises(ValueError, match=match):
+        generate(model(VPSDE()), (5, 1, 2, 2), show_progress=False, **options)

@@ -1,0 +1,64 @@
+"""Recipes: refusals that name the value, and the way to JSON and back."""
+
+import json
+import math
+
+import pytest
+
+from coursework import models
+from coursework.recipes import RECIPES, Recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_makes_a_model_and_survives_json(name):
+    recipe = RECIPES[name]
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    model = models.make(recipe)
+    assert sum(p.numel() for p in model.parameters()) > 10_000
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"task": "draw"}, r"^task: expected one of 'score', 'classify', got 'draw'"),
+        ({"data": "imagenet"}, r"^data: expected one of"),
+        ({"sde": {"kind": "vpsde"}}, r"^sde's kind: expected one of 'vp', 've', 'sub-vp'"),
+        ({"sde": {}}, r"^sde's kind"),
+        ({"prediction": "epsilon"}, r"^prediction"),
+        ({"weighting": "snr"}, r"^weighting"),
+        ({"precision": "float16"}, r"^precision: expected one of 'float32', 'bfloat16'"),
+        ({"n_steps": 0}, r"^n_steps: expected at least 1"),
+        ({"batch_size": -3}, r"^batch_size: expected at least 1"),
+        ({"seed": -1}, r"^seed: expected at least 0"),
+        ({"learning_rate": 0.0}, r"^learning_rate: expected values > 0"),
+        ({"clip": math.nan}, r"^clip: has NaN"),
+        ({"label_dropout": 1.0}, r"^label_dropout: expected a number in \[0, 1.0\), got 1.0"),
+        ({"average": -0.1}, r"^average: expected a number in \[0, 1.0\)"),
+        ({"antithetic": True, "batch_size": 7}, r"^batch_size: expected an even number with antithetic=True, got 7"),
+    ],
+)
+def test_refusals(change, match):
+    with pytest.raises(ValueError, match=match):
+        Recipe(**{"task": "score", "data": "digits", "n_steps": 5, **change})
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("{", r"^recipe: expected JSON, got '\{'"),
+        ("[1]", r"^recipe: expected an object with keys among .*, got list"),
+        (
+            '{"task": "score", "data": "digits", "steps": 3}',
+            r"^recipe: expected an object with keys among .*, got steps",
+        ),
+        ('{"task": "score"}', r"^recipe: data, n_steps missing"),
+    ],
+)
+def test_json_that_is_no_recipe(text, match):
+    with pytest.raises(ValueError, match=match):
+        Recipe.from_json(text)
+
+
+def test_json_may_leave_out_what_has_a_default():
+    text = json.dumps({"task": "classify", "data": "mnist", "n_steps": 3, "network": {"widths": [8, 16]}})
+    assert Recipe.from_json(text) == Recipe("classify", "mnist", 3, network={"widths": (8, 16)})
