@@ -101,12 +101,12 @@ def train(
 def default_accelerator(*, cpu: bool = False) -> Accelerator:
     """CUDA where there is one (unless cpu), else the CPU; as many processes as torchrun or `accelerate launch` started.
 
-    Raises RuntimeError if fewer processes found one another than were started.
+    Raises ValueError if fewer processes found one another than were started.
     """
     accelerator = Accelerator(cpu=cpu or not torch.cuda.is_available())
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != started:
-        raise RuntimeError(f"{started} processes were started, but each sees {accelerator.num_processes}")
+        raise ValueError(f"WORLD_SIZE: {started} processes were started, but each sees {accelerator.num_processes}")
     return accelerator
 
 

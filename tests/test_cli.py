@@ -16,7 +16,8 @@ from nbformat import v4
 from typer.testing import CliRunner
 
 from coursework import environment, publishing, running
-from coursework.cli import app, join_pairs
+from coursework._command_line import join_pairs
+from coursework.cli import app
 from coursework.environment import Finding
 
 ROOT = Path(__file__).resolve().parent.parent

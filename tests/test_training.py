@@ -421,7 +421,7 @@ def test_two_processes_train_and_sample_as_one_does(tmp_path):
 def test_processes_that_do_not_find_each_other_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setattr(training, "Accelerator", lambda **options: Accelerator(cpu=True))
-    with pytest.raises(RuntimeError, match=r"^3 processes were started, but each sees 1"):
+    with pytest.raises(ValueError, match=r"^WORLD_SIZE: 3 processes were started, but each sees 1"):
         default_accelerator()
 
 

@@ -1,0 +1,122 @@
+"""`coursework train`, `sample` and `evaluate` on a model that learns for a few steps."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from coursework.cli import app
+from coursework.recipes import RECIPES, Recipe
+from coursework.training import checkpoints_in
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+RECIPE = replace(
+    RECIPES["digits-vp"],
+    n_steps=6,
+    batch_size=8,
+    network={"widths": (8, 16), "attention_at": (), "n_classes": 10, "features": 16},
+)
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """A recipe's file in the current directory, which is empty otherwise."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.json").write_text(RECIPE.to_json())
+    return "small.json"
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_train_sample_evaluate(recipe, tmp_path):
+    done = call("train", recipe, "--save-every", "4", "-p", "seed", "3")
+    assert done.exit_code == 0, done.output
+    assert "runs/small/trained.safetensors is ready: coursework sample" in done.stdout
+    names = sorted(p.name for p in (tmp_path / "runs" / "small").iterdir())
+    assert names == ["log.csv", "step-0000004.safetensors", "step-0000006.safetensors", "trained.safetensors"]
+
+    done = call("sample", "runs/small/trained.safetensors", "--n", "13", "--steps", "2", "--out", "pictures/a.png")
+    assert (done.exit_code, done.stdout.strip()) == (0, "pictures/a.png"), done.output
+    with Image.open("pictures/a.png") as picture:
+        assert picture.size == (3 * (10 * 10 + 2), 3 * (2 * 10 + 2))
+
+    done = call("evaluate", "runs/small/trained.safetensors", "--n", "20", "--steps", "2", "--out", "numbers.json")
+    assert done.exit_code == 0, done.output
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert numbers["n"] == 20
+    assert numbers["frechet"] > 2 * numbers["floor_frechet"] > 0, "six steps make no digits"
+    for key, value in numbers.items():
+        assert f"{key:18} {value}" in done.stdout
+
+
+def test_a_finished_run_is_left_as_it_is_and_another_recipe_refused(recipe, tmp_path):
+    call("train", recipe, "--out", "run")
+    before = (tmp_path / "run" / "trained.safetensors").read_bytes()
+    assert call("train", recipe, "--out", "run").exit_code == 0
+    assert (tmp_path / "run" / "trained.safetensors").read_bytes() == before
+    done = call("train", recipe, "--out", "run", "-p", "learning_rate", "0.5")
+    assert done.exit_code == 2
+    assert "from another recipe: its learning_rate is 0.001, here it is 0.5; use another folder" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_ctrl_c_saves_and_the_same_command_goes_on(recipe, tmp_path):
+    (tmp_path / "long.json").write_text(replace(RECIPE, n_steps=100_000).to_json())
+    command = [sys.executable, "-m", "coursework.cli", "train", "long.json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        log = tmp_path / "runs" / "long" / "log.csv"
+        while not (log.exists() and log.read_text().count("\n") > 5):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, errors
+    last = errors.splitlines()[-1]
+    step = int(checkpoints_in(log.parent)[-1].stem.removeprefix("step-"))
+    assert last.endswith(f"coursework: stopped after step {step}; the same command goes on from there")
+    assert "Traceback" not in errors
+    assert step > 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "fashion"], "recipe: expected one of 'digits-classifier'"),
+        (["train", "none.json"], "No such file or directory: 'none.json'"),
+        (["train", "small.json", "-p", "steps", "5"], "-p's name: expected one of 'task'"),
+        (["train", "small.json", "-p", "n_steps", "0"], "n_steps: expected at least 1, got 0"),
+        (["train", "small.json", "--save-every", "0"], "save_every: expected at least 1, got 0"),
+        (["sample", "digits"], "name: expected one of"),
+        (["sample", "digits-classifier"], "name: expected a score model, digits-classifier is a classifier"),
+        (["sample", "none.safetensors"], "none.safetensors: there is no such checkpoint"),
+        (["sample", "digits-vp", "--label", "10"], "label: expected -1 (none) to 9, got 10"),
+        (["sample", "digits-ncsn", "--label", "1"], "label: this model was trained without labels, got 1"),
+        (["sample", "digits-vp", "--solver", "dpm"], "solver: expected one of 'euler'"),
+        (["evaluate", "digits-classifier"], "name: expected a score model of digits or fashion-mnist"),
+        (["evaluate", "digits-vp", "--n", "1"], "n: expected at least 2, got 1"),
+    ],
+)
+def test_refusals(recipe, arguments, message):
+    done = call(*arguments)
+    assert done.exit_code == 2, done.output
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_every_recipe_of_the_package_can_be_named():
+    assert set(RECIPES) == {
+        *("digits-classifier", "fashion-classifier", "digits-vp", "digits-ncsn", "fashion-vp", "fashion-ncsn"),
+        "cifar-vp",
+    }
+    assert all(isinstance(recipe, Recipe) for recipe in RECIPES.values())

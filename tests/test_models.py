@@ -1,0 +1,121 @@
+"""Models from recipes, and the trained ones that come with the package: what their cards claim is true."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from coursework import checkpoints, models
+from coursework.data import load
+from coursework.evaluation import evaluate
+from coursework.nn import Classifier, ScaledInput, UNet
+from coursework.recipes import RECIPES, Recipe
+from coursework.sdes import VESDE, SubVPSDE
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = ("digits-classifier", "digits-ncsn", "digits-vp", "fashion-classifier", "fashion-ncsn", "fashion-vp")
+
+
+def test_a_recipe_makes_its_model():
+    recipe = Recipe("score", "mnist", 1, network={"widths": (8, 16), "attention_at": ()}, sde={"kind": "sub-vp"})
+    model = models.make(recipe)
+    assert isinstance(model.sde, SubVPSDE)
+    assert isinstance(model.network, UNet)
+    assert (model.network.image_shape, model.network.configuration["widths"]) == ((1, 28, 28), (8, 16))
+    recipe = Recipe("score", "cifar10", 1, network={"widths": (8, 16), "attention_at": ()}, sde={"kind": "ve"})
+    model = models.make(recipe)
+    assert isinstance(model.sde, VESDE)
+    assert isinstance(model.network, ScaledInput)
+    assert model.network.network.image_shape == (3, 32, 32)
+    assert isinstance(models.make(Recipe("classify", "cifar10", 1)), Classifier)
+
+
+def test_the_seed_decides_the_first_weights_and_nothing_else_is_seeded():
+    recipe = RECIPES["digits-classifier"]
+    state = torch.get_rng_state()
+    first = models.make(recipe)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    assert all(map(torch.equal, first.parameters(), models.make(recipe).parameters()))
+
+
+def test_labels_for_sampling():
+    assert models.labels_for(RECIPES["digits-vp"], 12).tolist() == [*range(10), 0, 1]
+    assert models.labels_for(RECIPES["digits-vp"], 2, -1).tolist() == [-1, -1]
+    assert models.labels_for(RECIPES["digits-ncsn"], 2) is None
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    recipe = Recipe("score", "digits", 1, network={"widths": (8,), "attention_at": ()}, sde={"kind": "ve"})
+    model = models.make(recipe)
+    models.save_trained(model, recipe, tmp_path / "m.safetensors")
+    again, its_recipe = models.load_with_recipe(tmp_path / "m.safetensors")
+    assert its_recipe == recipe
+    x, t = torch.randn(3, 1, 8, 8), torch.tensor(0.5)
+    assert torch.equal(again(x, t), model(x, t))
+    assert not again.training
+    assert not any(p.requires_grad for p in again.parameters())
+
+
+# -- the shipped ones --------------------------------------------------------------------------------------------------
+
+
+def test_shipped_models_are_small_and_made_by_the_recipes_of_the_package():
+    assert models.names() == list(SHIPPED)
+    assert sum(path.stat().st_size for path in models.FOLDER.iterdir()) <= 20e6
+    for name in SHIPPED:
+        tensors, facts = checkpoints.read(models.where(name))
+        assert Recipe.from_json(facts["recipe"]) == RECIPES[name], name
+        assert set(facts) == {"recipe"}
+        assert all(key.startswith("average.") for key in tensors)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_model_has_a_card(name):
+    card = (models.FOLDER / f"{name}.md").read_text(encoding="utf-8")
+    assert f"coursework train {name}" in card
+    for fact in (
+        "## Data",
+        "## Training",
+        "## Numbers",
+        f"seed {RECIPES[name].seed}",
+        f"{RECIPES[name].n_steps:,} steps",
+    ):
+        assert fact in card, fact
+    for picture in re.findall(r"\]\(([\w-]+\.png)\)", card):
+        assert (models.FOLDER / picture).is_file()
+    assert ("png" in card) == (RECIPES[name].task == "score")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "least"), [("digits-classifier", "digits", 0.95), ("fashion-classifier", "fashion-mnist", 0.91)]
+)
+def test_classifiers_know_their_classes(name, data, least):
+    classifier, held_out = models.load(name), load(data, split="test")
+    predicted = torch.cat([classifier(part).argmax(1) for part in held_out.images.split(1000)])
+    assert float((predicted == held_out.labels).double().mean()) >= least
+
+
+@pytest.mark.parametrize("name", ["digits-vp", "digits-ncsn"])
+def test_digits_are_sure_varied_and_no_copies(name):
+    """90% confidence, all classes, inside the real set, covering it, as far from training images as held-out ones."""
+    numbers, _ = evaluate(name)
+    assert numbers.confidence >= 0.9
+    assert numbers.rarest_class >= 0.03
+    assert numbers.precision >= numbers.floor_precision - 0.15
+    assert numbers.recall >= numbers.floor_recall - 0.25
+    assert numbers.nearest >= 0.8 * numbers.floor_nearest
+    if name == "digits-vp":
+        assert numbers.label_accuracy >= 0.9
+
+
+@pytest.mark.parametrize("name", ["fashion-vp", "fashion-ncsn"])
+def test_fashion_images_are_near_the_floor(name):
+    """On 300 images only, where both distances have the bias of 300 images: within twice the held-out images'."""
+    numbers, _ = evaluate(name, n=300, n_steps=18)
+    assert numbers.frechet < 3 * numbers.floor_frechet
+    assert numbers.confidence > 0.8
+    assert numbers.nearest >= 0.8 * numbers.floor_nearest
+    if name == "fashion-vp":
+        assert numbers.label_accuracy >= 0.8

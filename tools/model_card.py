@@ -1,0 +1,145 @@
+"""Ship a finished training run: its weights into the package, evaluated, with a model card and a picture of samples.
+
+    python tools/model_card.py digits-vp --run runs/digits-vp
+
+The samples of the picture are the first ones that the seed of the evaluation gives.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+
+from coursework import checkpoints, models
+from coursework._files import write_atomically
+from coursework.data import load
+from coursework.evaluation import Evaluation, evaluate
+from coursework.generation import save_grid
+from coursework.recipes import RECIPES, Recipe
+from coursework.training import TRAINED, checkpoints_in
+
+DATA = {
+    "digits": "scikit-learn's digits, 8x8: 1,442 training images; 355 held out (every fifth of each class)",
+    "fashion-mnist": "Fashion-MNIST, 28x28: 60,000 training images; the 10,000 of its test set held out",
+}
+PURPOSE = {
+    "digits-classifier": "Tells the ten digits apart; its features judge samples of the digits models.",
+    "fashion-classifier": "Tells ten kinds of clothing apart; its features judge samples of the Fashion-MNIST models.",
+    "digits-vp": "Draws digits, of a class that is asked for or of any.",
+    "digits-ncsn": "Draws digits: a noise-conditional score network.",
+    "fashion-vp": "Draws pictures of clothing, of a class that is asked for or of any.",
+    "fashion-ncsn": "Draws pictures of clothing: a noise-conditional score network.",
+}
+SAMPLER = {"solver": "heun", "grid": "log-snr", "n_steps": 25}
+SHOWN = 60
+
+
+def main() -> None:
+    """Read the arguments, ship the run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=tuple(PURPOSE))
+    parser.add_argument("--run", type=Path, required=True, help="the folder that `coursework train` filled")
+    arguments = parser.parse_args()
+    ship(arguments.name, arguments.run)
+
+
+def ship(name: str, run: Path) -> None:
+    """Copy the run's weights into the package, and write the card beside them."""
+    recipe = RECIPES[name]
+    _, facts = checkpoints.read(checkpoints_in(run)[-1])
+    if Recipe.from_json(facts["recipe"]) != recipe or facts["step"] != recipe.n_steps:
+        raise SystemExit(f"{run}: is not a finished run of {name}")
+    weights = models.FOLDER / f"{name}.safetensors"
+    weights.parent.mkdir(exist_ok=True)
+    shutil.copy(run / TRAINED, weights)
+    picture = None
+    if recipe.task == "score":
+        numbers, samples = evaluate(weights, **SAMPLER)
+        picture = models.FOLDER / f"{name}.png"
+        save_grid(samples[:SHOWN], picture)
+        table = score_numbers(numbers)
+    else:
+        table = classifier_numbers(weights, recipe)
+    write_atomically(models.FOLDER / f"{name}.md", card(name, recipe, facts["seconds"], table, picture))
+
+
+def card(name: str, recipe: Recipe, seconds: float, table: str, picture: Path | None) -> str:
+    """The model card."""
+    model = models.make(recipe)
+    size = sum(p.numel() for p in model.parameters())
+    score = recipe.task == "score"
+    kind = f"U-Net that predicts the {recipe.prediction}" if score else "convolutional classifier"
+    network = ", ".join(f"{key} {value}" for key, value in recipe.network.items()) or "the constructor's defaults"
+    sde = ", ".join(f"{key} {value}" for key, value in recipe.sde.items() if key != "kind")
+    law = f" The SDE is {recipe.sde['kind'].upper()}{f' ({sde})' if sde else ''}." if score else ""
+    labels = f" {recipe.label_dropout:.0%} of the labels are dropped." if recipe.label_dropout else ""
+    samples = (
+        f"\n## Samples\n\nThe first {SHOWN} of the evaluation, none left out.\n\n![samples]({picture.name})\n"
+        if picture
+        else ""
+    )
+    return f"""# {name}
+
+{PURPOSE[name]} A {kind}, {size:,} parameters ({network}).{law}
+
+## Data
+
+{DATA[recipe.data]}. No augmentation.
+
+## Training
+
+{recipe.n_steps:,} steps of {recipe.batch_size} images, seed {recipe.seed}, AdamW at {recipe.learning_rate:g}, {recipe.precision}; \
+the weights are an average with decay {recipe.average:g}.{labels} It took {seconds / 60:.0f} minutes on two CPU cores \
+that had other work too. To make it again:
+
+```
+coursework train {name}
+```
+
+## Numbers
+
+{table}
+{samples}"""
+
+
+def score_numbers(numbers: Evaluation) -> str:
+    """The table of a score model."""
+    n = numbers.as_dict()
+    rows = [
+        ("Frechet distance of the classifier's features to the training set", "frechet", "floor_frechet"),
+        ("inception score with the classifier (mean, deviation over ten parts)", "inception", "floor_inception"),
+        ("precision", "precision", "floor_precision"),
+        ("recall", "recall", "floor_recall"),
+        ("mean largest probability of the classifier", "confidence", "floor_confidence"),
+        ("mean distance to the nearest training image", "nearest", "floor_nearest"),
+    ]
+    lines = [f"| {text} | {n[ours]} | {n[floor]} |" for text, ours, floor in rows]
+    more = f"The rarest class has {numbers.rarest_class:.1%} of the samples."
+    if numbers.label_accuracy is not None:
+        more += f" {numbers.label_accuracy:.1%} of the samples are classified as the label that was asked for."
+    return "\n".join(
+        [
+            f"{numbers.n:,} samples (Heun, {SAMPLER['n_steps']} steps equally spaced in log-SNR) beside {numbers.n:,} "
+            "held-out images:",
+            "",
+            "| | samples | held-out images |",
+            "|---|---|---|",
+            *lines,
+            "",
+            f"The Frechet distance is {numbers.frechet / numbers.floor_frechet:.1f} times that of held-out images. {more}",
+        ]
+    )
+
+
+@torch.no_grad()
+def classifier_numbers(weights: Path, recipe: Recipe) -> str:
+    """The accuracy on held-out images."""
+    classifier, held_out = models.load(weights), load(recipe.data, split="test")
+    predicted = torch.cat([classifier(part).argmax(1) for part in held_out.images.split(1000)])
+    right = float((predicted == held_out.labels).double().mean())
+    return f"Accuracy on the {len(held_out):,} held-out images: {right:.2%}."
+
+
+if __name__ == "__main__":
+    main()
