@@ -74,11 +74,11 @@ def card(name: str, recipe: Recipe, seconds: float, table: str, picture: Path | 
     sde = ", ".join(f"{key} {value}" for key, value in recipe.sde.items() if key != "kind")
     law = f" The SDE is {recipe.sde['kind'].upper()}{f' ({sde})' if sde else ''}." if score else ""
     labels = f" {recipe.label_dropout:.0%} of the labels are dropped." if recipe.label_dropout else ""
-    samples = (
-        f"\n## Samples\n\nThe first {SHOWN} of the evaluation, none left out.\n\n![samples]({picture.name})\n"
-        if picture
-        else ""
-    )
+    took = f"{seconds / 60:.0f} minutes" if seconds > 100 else f"{seconds:.0f} seconds"
+    samples = ""
+    if picture:
+        text = f"The first {SHOWN} of the evaluation, none left out."
+        samples = f"\n## Samples\n\n{text}\n\n![samples]({picture.name})\n"
     return f"""# {name}
 
 {PURPOSE[name]} A {kind}, {size:,} parameters ({network}).{law}
@@ -89,8 +89,8 @@ def card(name: str, recipe: Recipe, seconds: float, table: str, picture: Path | 
 
 ## Training
 
-{recipe.n_steps:,} steps of {recipe.batch_size} images, seed {recipe.seed}, AdamW at {recipe.learning_rate:g}, {recipe.precision}; \
-the weights are an average with decay {recipe.average:g}.{labels} It took {seconds / 60:.0f} minutes on two CPU cores \
+{recipe.n_steps:,} steps of {recipe.batch_size} images, seed {recipe.seed}, AdamW at {recipe.learning_rate:g}, \
+{recipe.precision}; the weights are an average with decay {recipe.average:g}.{labels} It took {took} on two CPU cores \
 that had other work too. To make it again:
 
 ```
@@ -115,6 +115,7 @@ def score_numbers(numbers: Evaluation) -> str:
         ("mean distance to the nearest training image", "nearest", "floor_nearest"),
     ]
     lines = [f"| {text} | {n[ours]} | {n[floor]} |" for text, ours, floor in rows]
+    times = numbers.frechet / numbers.floor_frechet
     more = f"The rarest class has {numbers.rarest_class:.1%} of the samples."
     if numbers.label_accuracy is not None:
         more += f" {numbers.label_accuracy:.1%} of the samples are classified as the label that was asked for."
@@ -127,7 +128,7 @@ def score_numbers(numbers: Evaluation) -> str:
             "|---|---|---|",
             *lines,
             "",
-            f"The Frechet distance is {numbers.frechet / numbers.floor_frechet:.1f} times that of held-out images. {more}",
+            f"The Frechet distance is {times:.1f} times that of held-out images. {more}",
         ]
     )
 
