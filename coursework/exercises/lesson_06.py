@@ -26,11 +26,11 @@ def _count(generator: Generator, low: int, high: int) -> int:
 
 def ladder(sigma_max: float, sigma_min: float, n: int) -> Tensor:
     """sigma_max (sigma_min / sigma_max)^(i / (n - 1)), i = 0 ... n - 1. Shape: (n,), float64."""
-    return _powers(sigma_max, sigma_min, torch.arange(n) / (n - 1))
+    return _powers(sigma_max, sigma_min, torch.arange(n, dtype=torch.float64) / (n - 1))
 
 
 def _powers(sigma_max: float, sigma_min: float, exponents: Tensor) -> Tensor:
-    return sigma_max * (sigma_min / sigma_max) ** exponents.double()
+    return sigma_max * (sigma_min / sigma_max) ** exponents
 
 
 def _draw_ladder(generator: Generator) -> tuple[float, float, int]:
@@ -42,7 +42,7 @@ LADDER = Exercise(
     title="a geometric ladder",
     reference=ladder,
     draw=_draw_ladder,
-    rtol=1e-7,
+    rtol=1e-9,
     misconceptions=(
         Misconception(
             "your ladder goes up. The walk starts at the widest level: sigma_1 = sigma_max comes first.",
@@ -54,11 +54,13 @@ LADDER = Exercise(
         ),
         Misconception(
             "your ladder stops before sigma_min: with n levels there are n - 1 steps, so the exponent is (i - 1) / (n - 1).",
-            lambda sigma_max, sigma_min, n: _powers(sigma_max, sigma_min, torch.arange(n) / n),
+            lambda sigma_max, sigma_min, n: _powers(sigma_max, sigma_min, torch.arange(n, dtype=torch.float64) / n),
         ),
         Misconception(
             "your ladder leaves out sigma_max: the first exponent is 0.",
-            lambda sigma_max, sigma_min, n: _powers(sigma_max, sigma_min, torch.arange(1, n + 1) / n),
+            lambda sigma_max, sigma_min, n: _powers(
+                sigma_max, sigma_min, torch.arange(1, n + 1, dtype=torch.float64) / n
+            ),
         ),
         Misconception(
             "you give n + 1 levels: n counts the levels, not the steps between them.",
