@@ -116,6 +116,11 @@ class GaussianMixture:
         self._check_points(x)
         return self._score(x)
 
+    def laplacian(self, x: Tensor) -> Tensor:
+        """The Laplacian of log p, that is the divergence tr d score/dx of the score. Shapes: (B, D) -> (B,)."""
+        self._check_points(x)
+        return self._laplacian(x)
+
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """n independent draws, (n, D), in the dtype of the means. Diffused point by point, n must be that B."""
         at_least(n, 0, "n")
@@ -210,6 +215,9 @@ class GaussianMixture:
     def _score(self, x: Tensor) -> Tensor:
         return torch.cat([p.score() for p in self._pieces(x)]).to(x.dtype)
 
+    def _laplacian(self, x: Tensor) -> Tensor:
+        return torch.cat([p.laplacian() for p in self._pieces(x)]).to(x.dtype)
+
     def _pieces(self, x: Tensor, width: int | None = None) -> list["_Points"]:
         """x in pieces of CHUNK entries (b, K, width); log_prob and score of isotropic mixtures need width 1 only."""
         width = width or self._eigenvalues.shape[1]
@@ -294,6 +302,15 @@ class _Points:
             return self.alpha[:, 0] * (pull @ self.mixture._means) - self.x * pull.sum(1, keepdim=True)
         return -self.combine(self.responsibilities[..., None] * self.offsets / self.variances)
 
+    def laplacian(self) -> Tensor:
+        """sum_k r_k (|Sigma_k^{-1} (x - alpha mu_k)|^2 - tr Sigma_k^{-1}) - |score|^2, (b,)."""
+        if self.isotropic:
+            precision = 1 / self.variances[..., 0]
+            within = self.distances * precision - self.mixture.n_dims * precision
+        else:
+            within = (self.offsets**2 / self.variances**2).sum(-1) - (1 / self.variances).sum(-1)
+        return (self.responsibilities * within).sum(1) - self.score().square().sum(1)
+
     def combine(self, values: Tensor) -> Tensor:
         """sum_k Q_k v_k, (b, K, D) -> (b, D)."""
         if self.mixture._eigenvectors is None:
@@ -351,7 +368,7 @@ def exact_score(density: Density, sde: "SDE") -> Callable[[Tensor, Tensor], Tens
     """The score of the noisy law, score(x, t) = grad log p_t(x), for x_0 from `density` under `sde`.
 
     Shapes: x (B, D), t 0-d or (B,) -> (B, D). A GaussianMixture's values are not looked at here, so that a solver's
-    loop never waits for the device.
+    loop never waits for the device, and its score brings `score.divergence(x, t)`, (B,), in closed form.
     """
 
     def score(x: Tensor, t: float | Tensor) -> Tensor:
@@ -360,6 +377,8 @@ def exact_score(density: Density, sde: "SDE") -> Callable[[Tensor, Tensor], Tens
             return density._diffuse(sde.alpha(t), sde.sigma(t))._score(x)
         return density.diffuse(sde.alpha(t), sde.sigma(t)).score(x)
 
+    if isinstance(density, GaussianMixture):
+        score.divergence = lambda x, t: density._diffuse(sde.alpha(as_time(t)), sde.sigma(as_time(t)))._laplacian(x)
     return score
 
 

@@ -69,7 +69,7 @@ def sliced_score_matching(
         value = _value(score, x)
         losses = []
         for _ in range(n_projections):
-            v = _probe(x, projection, generator)
+            v = draw_probe(x, projection, generator)
             square = value**2 if variance_reduced else flat_sum(v * value)[:, None] ** 2
             losses.append(_quadratic_form(value, x, v, keep_graph) + 0.5 * flat_sum(square))
     return torch.stack(losses).mean()
@@ -106,7 +106,7 @@ def hutchinson_trace(
     with torch.enable_grad():
         x = _leaf(x)
         value = _value(fn, x)
-        forms = [_quadratic_form(value, x, _probe(x, probe, generator), keep_graph) for _ in range(n_probes)]
+        forms = [_quadratic_form(value, x, draw_probe(x, probe, generator), keep_graph) for _ in range(n_probes)]
     return torch.stack(forms).mean(0)
 
 
@@ -183,7 +183,8 @@ def _exact_trace(value: Tensor, x: Tensor, keep_graph: bool) -> Tensor:
     return torch.stack([_quadratic_form(value, x, e, keep_graph) for e in rows]).sum(0)
 
 
-def _probe(x: Tensor, kind: str, generator: torch.Generator | None) -> Tensor:
+def draw_probe(x: Tensor, kind: str, generator: torch.Generator | None) -> Tensor:
+    """A random v like x with E[vv^T] = I at each point; kind is one of PROBES."""
     if kind == "rademacher":
         return torch.randint(0, 2, x.shape, generator=generator, device=x.device).to(x.dtype) * 2 - 1
     v = normal_like(x, generator)

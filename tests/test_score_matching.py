@@ -112,7 +112,7 @@ def test_probes_of_fixed_length_are_exact_for_multiples_of_the_identity(probe, g
 @each_probe
 def test_probes_are_uncorrelated_with_unit_variance(probe, generator):
     d = 3
-    v = module._probe(torch.zeros(40_000, d, dtype=torch.float64), probe, generator)
+    v = module.draw_probe(torch.zeros(40_000, d, dtype=torch.float64), probe, generator)
     assert standard_errors(v).max() < 4
     assert (
         standard_errors(v[:, :, None] * v[:, None, :] - torch.eye(d, dtype=torch.float64))[~torch.eye(d).bool()].max()
@@ -128,7 +128,7 @@ def test_probes_are_uncorrelated_with_unit_variance(probe, generator):
 @each_probe
 def test_probes_differ_between_points_and_have_their_dtype_and_shape(probe, generator):
     x = torch.zeros(4, 2, 3, 3)
-    v = module._probe(x, probe, generator)
+    v = module.draw_probe(x, probe, generator)
     assert (v.shape, v.dtype) == (x.shape, x.dtype)
     assert all(not torch.equal(v[i], v[j]) for i in range(4) for j in range(i))
 
@@ -137,7 +137,7 @@ def test_probes_differ_between_points_and_have_their_dtype_and_shape(probe, gene
 def test_sliced_is_its_formula_for_given_directions(variance_reduced, monkeypatch):
     x, directions = points(5, 3), points(10, 3, seed=9).reshape(2, 5, 3)
     stream = iter(directions)
-    monkeypatch.setattr(module, "_probe", lambda *_: next(stream))
+    monkeypatch.setattr(module, "draw_probe", lambda *_: next(stream))
     result = sliced_score_matching(linear, x, n_projections=2, variance_reduced=variance_reduced)
     s = linear(x)
     values = [

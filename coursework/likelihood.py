@@ -1,0 +1,170 @@
+"""The log-likelihood of the probability-flow model, by the instantaneous change of variables (lesson 10).
+
+Along a solution of dx/dt = v(x, t) the density changes by d log p_t(x(t)) / dt = -div v(x(t), t), so
+
+log p_{t_min}(x) = log p_T(x(T)) + int_{t_min}^T div v(x(t), t) dt.
+
+This is the likelihood of the ODE's model with the prior at T, not that of the SDE's sampler: they agree for an exact
+score only. It is the density at t_min, that is of alpha(t_min) x_0 + sigma(t_min) noise.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torchdiffeq import odeint
+
+from coursework._arguments import at_least, flat_sum, floating, like, one_of, positive, unwatched
+from coursework._loops import TimedScore, check_noisy, check_start, score_at
+from coursework.score_matching import draw_probe
+from coursework.sdes import SDE
+
+DIVERGENCES = ("exact", "rademacher", "gaussian")
+ROWS = 1 << 24  # entries of the Jacobian's rows that are computed at the same time: 128 MB in float64
+CURVATURE = 7.0  # of the time variable: its first tenth covers a thousandth of [t_min, T]
+
+
+def log_likelihood(
+    score: TimedScore,
+    sde: SDE,
+    x: Tensor,
+    *,
+    divergence: str = "exact",
+    n_probes: int = 1,
+    rtol: float = 1e-6,
+    atol: float = 1e-6,
+    t_min: float | None = None,
+    prior_log_prob: Callable[[Tensor], Tensor] | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """log p_{t_min}(x) in nats, of the probability-flow model of `score`. Shapes: x (B, *S) -> (B,).
+
+    divergence: "exact", by `score.divergence(x, t)` where a score brings it, else by D backward passes in large
+    batches; "rademacher" or "gaussian", Hutchinson's estimate with n_probes random v, the same along a whole
+    trajectory: the integrand must be a smooth function of t. The estimate is unbiased. prior_log_prob: the law's
+    log-density at T, (B, *S) -> (B,); by default the SDE's prior. rtol, atol: of Dormand and Prince's method, held by
+    the worst point of the batch. t_min: where x is taken to lie (default: the SDE's).
+
+    Integrated are y = x / c, c^2 = alpha^2 + sigma^2, which stays of the data's size, and log p, over a time that runs
+    slowly near the data. Raises ValueError for an unknown divergence, tolerances <= 0, a t_min where sigma is 0.
+    Source: Chen et al. 2018, theorem 1; Song et al. 2021, appendix D.2.
+    """
+    check_start(score, x, generator)
+    one_of(divergence, DIVERGENCES, "divergence")
+    at_least(n_probes, 1, "n_probes")
+    positive(rtol, "rtol")
+    positive(atol, "atol")
+    start = sde.t_min if t_min is None else float(t_min)
+    if not 0 <= start < sde.T:
+        raise ValueError(f"t_min: expected 0 <= t_min < {sde.T}, got {start}")
+    check_noisy(torch.tensor([start, sde.T], dtype=torch.float64), sde)
+    if not len(x):
+        return x.new_zeros(0)
+    probes = [] if divergence == "exact" else [draw_probe(x, divergence, generator) for _ in range(n_probes)]
+    with torch.no_grad(), unwatched():
+        y, integral = _integrate(score, sde, x, probes, start, rtol, atol)
+    c = {t: math.hypot(float(sde.alpha(t)), float(sde.sigma(t))) for t in (start, sde.T)}
+    end = c[sde.T] * y
+    log_prior = sde.prior_log_prob(end) if prior_log_prob is None else prior_log_prob(end)
+    floating(log_prior, "prior_log_prob's value")
+    like(log_prior, integral, "prior_log_prob's value", "one number a point")
+    return log_prior + x[0].numel() * math.log(c[sde.T] / c[start]) + integral
+
+
+def bits_per_dim(log_prob: Tensor, n_dims: int, *, n_levels: int = 256, low: float = -1.0, high: float = 1.0) -> Tensor:
+    """-log_prob / (n_dims ln 2) + log2(n_levels / (high - low)): bits to tell a value's level, per dimension.
+
+    log_prob, (B,), in nats, is the density of dequantized data whose n_levels levels share [low, high] evenly. The
+    second term is the width of a level: 7 for 256 levels on [-1, 1], 8 on [0, 1]. A negative result says that the
+    density is concentrated on less than a level: the data were not dequantized, or scaled otherwise.
+    Source: Theis, van den Oord & Bethge 2016, section 3.1.
+    """
+    floating(log_prob, "log_prob")
+    at_least(n_dims, 1, "n_dims")
+    at_least(n_levels, 2, "n_levels")
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"low, high: expected low < high, got {low}, {high}")
+    return -log_prob / (n_dims * math.log(2)) + math.log2(n_levels / (high - low))
+
+
+def dequantize(images_uint8: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """2 (k + u) / 256 - 1 with u uniform on [0, 1): levels 0 ... 255 as a density on [-1, 1). Shapes: any, float32.
+
+    Its mean log-density bounds the log-probability of the levels from below (Theis et al. 2016, section 3.1).
+    Raises TypeError for what is not uint8.
+    """
+    if not isinstance(images_uint8, Tensor) or images_uint8.dtype != torch.uint8:
+        got = images_uint8.dtype if isinstance(images_uint8, Tensor) else type(images_uint8).__name__
+        raise TypeError(f"images_uint8: expected a tensor of torch.uint8, got {got}")
+    u = torch.rand(images_uint8.shape, generator=generator, device=images_uint8.device, dtype=torch.float64)
+    value = ((images_uint8 + u) / 256 * 2 - 1).float()
+    return value.clamp(max=1 - 2**-24)  # rounding to float32 must not reach the next level's end
+
+
+def _integrate(
+    score: TimedScore, sde: SDE, x: Tensor, probes: list[Tensor], start: float, rtol: float, atol: float
+) -> tuple[Tensor, Tensor]:
+    """y at T and int div dt, from x at `start`.
+
+    With r = sigma / alpha, d log r / dt = g^2 / (2 sigma^2). The flow is dy / d log r = -(sigma/c)^2 (c s + y), its
+    divergence in y -(sigma/c)^2 (c^2 tr ds/dx + D).
+    """
+    n_dims = x[0].numel()
+    width = (sde.T - start) / math.expm1(CURVATURE)
+
+    def rate(tau: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        grown = torch.exp(CURVATURE * tau.clamp(0, 1))  # the search for the first step size may look beyond the end
+        t = start + width * (grown - 1)
+        alpha, sigma, g = sde.alpha(t), sde.sigma(t), sde.diffusion(t)
+        c2 = alpha**2 + sigma**2
+        c, pull = c2.sqrt(), (CURVATURE * width * grown * g**2 / (2 * c2))  # pull = d log r / d tau (sigma / c)^2
+        y = state[0]
+        value, trace = _score_and_divergence(score, (c * y).to(x.dtype), t.to(x.dtype), probes)
+        return -pull.to(x.dtype) * (c.to(x.dtype) * value + y), -pull * (c2 * trace.double() + n_dims)
+
+    def norm(error: tuple[Tensor, Tensor]) -> Tensor:
+        worst = error[0].square().flatten(1).mean(1).max().sqrt()
+        return torch.maximum(worst.double(), error[1].abs().max())
+
+    times = torch.tensor([0.0, 1.0], dtype=torch.float64, device=x.device)
+    first = float(sde.alpha(start) ** 2 + sde.sigma(start) ** 2) ** -0.5 * x
+    state = (first, torch.zeros(len(x), dtype=torch.float64, device=x.device))
+    try:
+        y, change = odeint(
+            rate, state, times, rtol=rtol, atol=atol, method="dopri5", options={"norm": norm, "step_t": times[1:]}
+        )
+    except AssertionError as error:
+        raise ValueError(f"rtol, atol: the step size vanishes; too small, or the score fails ({error})") from None
+    return y[-1].to(x.dtype), change[-1].to(x.dtype)  # torchdiffeq joins the state in one dtype
+
+
+def _score_and_divergence(score: TimedScore, x: Tensor, t: Tensor, probes: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """score(x, t), and tr dscore/dx exactly (no probes) or by Hutchinson's estimate, (B,)."""
+    if not probes and hasattr(score, "divergence"):
+        return score_at(score, x, t), score.divergence(x, t)
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        value = score_at(score, x, t)
+        products = [_products(value, x, v[None])[0] for v in probes]
+    if probes:
+        trace = torch.stack([flat_sum(p * v) for p, v in zip(products, probes, strict=True)]).mean(0)
+        return value.detach(), trace
+    n_dims = x[0].numel()
+    size = max(1, ROWS // x.numel())
+    trace = x.new_zeros(len(x))
+    for rows in torch.arange(n_dims, device=x.device).split(size):
+        basis = torch.nn.functional.one_hot(rows, n_dims).to(x.dtype)
+        basis = basis[:, None].expand(-1, len(x), -1).reshape(len(rows), *x.shape)
+        trace = trace + (_products(value, x, basis) * basis).flatten(2).sum((0, 2))
+    return value.detach(), trace
+
+
+def _products(value: Tensor, x: Tensor, v: Tensor) -> Tensor:
+    """v^T dvalue/dx for each of n vectors at each point: v (n, B, *S) -> (n, B, *S)."""
+    if not value.requires_grad:
+        return torch.zeros_like(v)
+    (product,) = torch.autograd.grad(
+        value, x, v, retain_graph=True, is_grads_batched=True, allow_unused=True, materialize_grads=True
+    )
+    return product
