@@ -40,11 +40,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=tuple(PURPOSE))
     parser.add_argument("--run", type=Path, required=True, help="the folder that `coursework train` filled")
-    arguments = parser.parse_args()
-    ship(arguments.name, arguments.run)
+    parser.add_argument("--n", type=int, help="samples to evaluate [default: as many as held-out images]")
+    ship(**vars(parser.parse_args()))
 
 
-def ship(name: str, run: Path) -> None:
+def ship(name: str, run: Path, n: int | None) -> None:
     """Copy the run's weights into the package, and write the card beside them."""
     recipe = RECIPES[name]
     _, facts = checkpoints.read(checkpoints_in(run)[-1])
@@ -55,7 +55,7 @@ def ship(name: str, run: Path) -> None:
     shutil.copy(run / TRAINED, weights)
     picture = None
     if recipe.task == "score":
-        numbers, samples = evaluate(weights, **SAMPLER)
+        numbers, samples = evaluate(weights, n=n, **SAMPLER)
         picture = models.FOLDER / f"{name}.png"
         save_grid(samples[:SHOWN], picture)
         table = score_numbers(numbers)

@@ -63,6 +63,18 @@ LADDER = Exercise(
             ),
         ),
         Misconception(
+            "your first exponent is 1 / (n - 1), not 0: the text counts from i = 1, so it is (i - 1) / (n - 1).",
+            lambda sigma_max, sigma_min, n: _powers(
+                sigma_max, sigma_min, torch.arange(1, n + 1, dtype=torch.float64) / (n - 1)
+            ),
+        ),
+        Misconception(
+            "the ratio is upside down and your levels grow above sigma_max: sigma_min / sigma_max is below 1.",
+            lambda sigma_max, sigma_min, n: _powers(
+                sigma_max, sigma_min, -torch.arange(n, dtype=torch.float64) / (n - 1)
+            ),
+        ),
+        Misconception(
             "you give n + 1 levels: n counts the levels, not the steps between them.",
             lambda sigma_max, sigma_min, n: ladder(sigma_max, sigma_min, n + 1),
         ),
@@ -119,6 +131,10 @@ OVERLAP = Exercise(
             "sqrt(D) where sqrt(2 D) belongs: the means differ by sqrt(D) sigma (ratio - 1), and the narrow law's standard deviation "
             "is sigma / sqrt(2). Divide.",
             lambda ratio, n_dims: _band(n_dims**0.5 * (ratio - 1), 3 * ratio),
+        ),
+        Misconception(
+            "you put lengths into Phi. Divide by the narrow law's standard deviation, sigma / sqrt(2), first.",
+            lambda ratio, n_dims: _band(n_dims**0.5 * (ratio - 1), 3 * ratio / 2**0.5),
         ),
         Misconception(
             "you take three standard deviations of the narrow law. The band belongs to the wide one: its half-width is 3 ratio in "
@@ -231,6 +247,16 @@ LOSS = Exercise(
                 sigma[:, None] * score(x + sigma[:, None] * noise, sigma) - noise
             ),
         ),
+        Misconception(
+            "after pulling sigma into the norm the label is noise, no longer noise / sigma.",
+            lambda score, x, sigma, noise: _half_square(
+                sigma[:, None] * score(x + sigma[:, None] * noise, sigma) + noise / sigma[:, None]
+            ),
+        ),
+        Misconception(
+            "a length where its square belongs.",
+            lambda *args: 0.5 * _residual(*args).norm(dim=1).mean(),
+        ),
         Misconception("the factor 1/2 is missing.", lambda *args: 2 * ncsn_loss(*args)),
         Misconception(
             "you average over all elements: a squared length is a sum over dimensions; only the batch is averaged.",
@@ -336,6 +362,28 @@ STEP = Exercise(
             ),
         ),
         Misconception(
+            "your noise has still the last level's step: alpha belongs in both places, pull and noise.",
+            lambda score, x, sigma, last, h, z: x + _alpha(sigma, last, h) / 2 * score(x, sigma) + h**0.5 * z,
+        ),
+        Misconception(
+            "your pull has still the last level's step: alpha belongs in both places, pull and noise.",
+            lambda score, x, sigma, last, h, z: x + h / 2 * score(x, sigma) + _alpha(sigma, last, h) ** 0.5 * z,
+        ),
+        Misconception(
+            "you mix the two conventions: alpha/2 goes with sqrt(alpha).",
+            lambda score, x, sigma, last, h, z: (
+                x + _alpha(sigma, last, h) / 2 * score(x, sigma) + (2 * _alpha(sigma, last, h)) ** 0.5 * z
+            ),
+        ),
+        Misconception(
+            "this is the change of x, not the new x. Add x.",
+            lambda score, x, sigma, last, h, z: _step(score, x, sigma, _alpha(sigma, last, h), z) - x,
+        ),
+        Misconception(
+            "without noise all chains climb to the modes. Add sqrt(alpha) z.",
+            lambda score, x, sigma, last, h, z: _step(score, x, sigma, _alpha(sigma, last, h), 0 * z),
+        ),
+        Misconception(
             "minus the score: that walks away from the data.",
             lambda score, x, sigma, last, h, z: _step(lambda y, s: -score(y, s), x, sigma, _alpha(sigma, last, h), z),
         ),
@@ -384,6 +432,14 @@ VARIANCE = Exercise(
             lambda start, a, n: _relaxed(start, (1 - a / 2) ** n, 1 / (1 - a / 4)),
         ),
         Misconception(
+            "a variance is multiplied by the square of the factor: v <- (1 - a/2)^2 v + a in every step.",
+            lambda start, a, n: _relaxed(start, (1 - a / 2) ** n, 2.0),
+        ),
+        Misconception(
+            "you add the whole limit; only the share 1 - (1 - a/2)^(2n) of it has arrived.",
+            lambda start, a, n: (1 - a / 2) ** (2 * n) * start + 1 / (1 - a / 4),
+        ),
+        Misconception(
             "your limit is 1, that of a vanishing step. A finite step adds noise that is not pulled back: 1 / (1 - a/4).",
             lambda start, a, n: _relaxed(start, (1 - a / 2) ** (2 * n), 1.0),
         ),
@@ -394,6 +450,10 @@ VARIANCE = Exercise(
         Misconception(
             "the factor of one step is 1 - a/2, not 1 - a: the score has alpha/2 in front of it.",
             lambda start, a, n: _relaxed(start, (1 - a) ** (2 * n), a / (1 - (1 - a) ** 2)),
+        ),
+        Misconception(
+            "this is the other convention, a step twice as long: alpha s + sqrt(2 alpha) z. Here it is alpha/2 and sqrt(alpha).",
+            lambda start, a, n: level_variance(start, 2 * a, n),
         ),
         Misconception(
             "the noise of a step has variance a; you add a/2.",
@@ -418,6 +478,10 @@ VARIANCE = Exercise(
         Misconception(
             "exp(-a n) is the limit of small steps. With steps of this length it is (1 - a/2)^(2n).",
             lambda start, a, n: _relaxed(start, math.exp(-a * n), 1 / (1 - a / 4)),
+        ),
+        Misconception(
+            "this is the law of vanishing steps, in time a n. A step of this length multiplies by 1 - a/2, and its limit is 1 / (1 - a/4).",
+            lambda start, a, n: _relaxed(start, math.exp(-a * n), 1.0),
         ),
     ),
     hints=(
@@ -457,8 +521,13 @@ BEST = Exercise(
             lambda ratio, n, a: a[_ends(ratio, n, a).argmin()],
         ),
         Misconception(
-            "you start at 1, this level's own variance: nothing is to be done then. The points come from the level before.",
+            "the smallest candidate wins only if you start at 1, this level's own variance, or below it. The points come from the "
+            "level before, which is wider: start at ratio^2.",
             lambda ratio, n, a: a[_ends(1.0, n, a).argmin()],
+        ),
+        Misconception(
+            "the ratio is upside down: the level before was wider, ratio > 1, and so is the variance at the start.",
+            lambda ratio, n, a: a[(_ends(ratio**-2, n, a) - 1).abs().argmin()],
         ),
         Misconception(
             "the power n_steps where 2 n_steps belongs.",
@@ -533,6 +602,14 @@ HOLD = Exercise(
         Misconception(
             "the noise has to be scaled by the level's sigma.",
             lambda x, y, known, sigma, noise: torch.where(known, y + noise, x),
+        ),
+        Misconception(
+            "here the data are not shrunk: x_known + sigma noise.",
+            lambda x, y, known, sigma, noise: torch.where(known, (1 - sigma**2).sqrt() * y + sigma * noise, x),
+        ),
+        Misconception(
+            "only noise is left where the pixels are known: add x_known.",
+            lambda x, y, known, sigma, noise: torch.where(known, sigma * noise, x),
         ),
         Misconception(
             "you add the noise to the unknown pixels too. They carry the level's noise already.",
