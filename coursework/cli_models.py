@@ -88,8 +88,8 @@ def sample(
     n: Annotated[int, typer.Option(help="how many samples")] = 40,
     label: Annotated[int | None, typer.Option(help="of which class; without it, all in turn")] = None,
     solver: Solver = "heun",
-    grid: Grid = "log-snr",
-    steps: Annotated[int, typer.Option(help="of the solver")] = 25,
+    grid: Grid = "karras",
+    steps: Annotated[int, typer.Option(help="of the solver")] = 30,
     seed: int = 0,
     cpu: Cpu = False,
 ) -> None:
@@ -117,8 +117,8 @@ def evaluate(
     out: Annotated[Path | None, typer.Option("--out", help="also write the numbers here, as .json")] = None,
     n: Annotated[int | None, typer.Option(help="how many samples [default: as many as held-out images]")] = None,
     solver: Solver = "heun",
-    grid: Grid = "log-snr",
-    steps: Annotated[int, typer.Option(help="of the solver")] = 25,
+    grid: Grid = "karras",
+    steps: Annotated[int, typer.Option(help="of the solver")] = 30,
     seed: int = 0,
     cpu: Cpu = False,
 ) -> None:

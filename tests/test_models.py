@@ -103,16 +103,20 @@ def test_digits_are_sure_varied_and_no_copies(name):
     numbers, _ = evaluate(name)
     assert numbers.confidence >= 0.9
     assert numbers.rarest_class >= 0.03
-    assert numbers.precision >= numbers.floor_precision - 0.15
-    assert numbers.recall >= numbers.floor_recall - 0.25
-    assert numbers.nearest >= 0.8 * numbers.floor_nearest
+    assert numbers.recall >= numbers.floor_recall - 0.1
+    assert numbers.nearest >= 0.9 * numbers.floor_nearest
     if name == "digits-vp":
-        assert numbers.label_accuracy >= 0.9
+        assert numbers.label_accuracy >= 0.95
+        assert numbers.precision >= numbers.floor_precision - 0.1
+        assert numbers.frechet < 1.5 * numbers.floor_frechet
+    else:
+        assert numbers.precision >= numbers.floor_precision - 0.3
+        assert numbers.frechet < 20 * numbers.floor_frechet
 
 
 def test_fashion_images_are_near_the_floor():
     """On 200 images only, where both distances have the bias of 200 images."""
-    numbers, _ = evaluate("fashion-ncsn", n=200, n_steps=18)
-    assert numbers.frechet < 3 * numbers.floor_frechet
+    numbers, _ = evaluate("fashion-ncsn", n=200, n_steps=20)
+    assert numbers.frechet < 5 * numbers.floor_frechet
     assert numbers.confidence > 0.75
     assert numbers.nearest >= 0.8 * numbers.floor_nearest

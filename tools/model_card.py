@@ -31,7 +31,7 @@ PURPOSE = {
     "fashion-vp": "Draws pictures of clothing, of a class that is asked for or of any.",
     "fashion-ncsn": "Draws pictures of clothing: a noise-conditional score network.",
 }
-SAMPLER = {"solver": "heun", "grid": "log-snr", "n_steps": 25}
+SAMPLER = {"solver": "heun", "grid": "karras", "n_steps": 30}
 SHOWN = 60
 
 
@@ -121,7 +121,7 @@ def score_numbers(numbers: Evaluation) -> str:
         more += f" {numbers.label_accuracy:.1%} of the samples are classified as the label that was asked for."
     return "\n".join(
         [
-            f"{numbers.n:,} samples (Heun, {SAMPLER['n_steps']} steps equally spaced in log-SNR) beside {numbers.n:,} "
+            f"{numbers.n:,} samples (Heun, {SAMPLER['n_steps']} steps on the grid of Karras et al.) beside {numbers.n:,} "
             "held-out images:",
             "",
             "| | samples | held-out images |",
