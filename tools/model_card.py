@@ -114,15 +114,15 @@ def score_numbers(numbers: Evaluation) -> str:
         ("mean largest probability of the classifier", "confidence", "floor_confidence"),
         ("mean distance to the nearest training image", "nearest", "floor_nearest"),
     ]
-    lines = [f"| {text} | {n[ours]} | {n[floor]} |" for text, ours, floor in rows]
+    lines = [f"| {text} | {shown(n[ours])} | {shown(n[floor])} |" for text, ours, floor in rows]
     times = numbers.frechet / numbers.floor_frechet
     more = f"The rarest class has {numbers.rarest_class:.1%} of the samples."
     if numbers.label_accuracy is not None:
         more += f" {numbers.label_accuracy:.1%} of the samples are classified as the label that was asked for."
     return "\n".join(
         [
-            f"{numbers.n:,} samples (Heun, {SAMPLER['n_steps']} steps on the grid of Karras et al.) beside {numbers.n:,} "
-            "held-out images:",
+            f"{numbers.n:,} samples (Heun, {SAMPLER['n_steps']} steps on the grid of Karras et al.) "
+            f"beside {numbers.n:,} held-out images:",
             "",
             "| | samples | held-out images |",
             "|---|---|---|",
@@ -131,6 +131,11 @@ def score_numbers(numbers: Evaluation) -> str:
             f"The Frechet distance is {times:.1f} times that of held-out images. {more}",
         ]
     )
+
+
+def shown(value: object) -> str:
+    """A number as the card shows it; a pair is a mean and a deviation."""
+    return " ± ".join(f"{v:.3g}" for v in (value if isinstance(value, list) else [value]))
 
 
 @torch.no_grad()
