@@ -89,6 +89,16 @@ class GaussianMixture:
         return (self._alpha[..., None, None] * self._means).to(self.dtype)
 
     @property
+    def covariances(self) -> Tensor:
+        """The components' covariances in full, (K, D, D)."""
+        mixture = self._settled()
+        if mixture._eigenvectors is None:
+            full = torch.diag_embed(mixture._eigenvalues.expand(-1, self.n_dims))
+        else:
+            full = torch.einsum("dke,ke,fke->kdf", mixture._eigenvectors, mixture._eigenvalues, mixture._eigenvectors)
+        return full.to(self.dtype)
+
+    @property
     def mean(self) -> Tensor:
         """E[x] = sum_k w_k mu_k, (D,); (B, D) where the mixture was diffused point by point."""
         return (self._alpha[..., None] * (self._log_weights.exp() @ self._means)).to(self.dtype)

@@ -90,7 +90,7 @@ def reverse_diffusion(
     forward step is x_t = x_s + f_s(x_s) + G z, and f = (r - 1) x is taken off again.
     """
     times = _checked(score, sde, x, times, generator)
-    r, g2 = _kernel(sde, times)
+    r, g2 = transition(sde, times)
     return _linear(score, x, times, (2 - r, g2, g2.sqrt()), final_noise, generator, on_step)
 
 
@@ -112,7 +112,7 @@ def ancestral(
     Source: Ho et al. 2020, eqs. 6 and 7; Song et al. 2021, appendix F.
     """
     times = _checked(score, sde, x, times, generator)
-    r, g2 = _kernel(sde, times)
+    r, g2 = transition(sde, times)
     sigma = sde.sigma(times)
     noise = g2.sqrt() * sigma[1:] / sigma[:-1]
     return _linear(score, x, times, (1 / r, g2 / r, noise), final_noise, generator, on_step)
@@ -178,7 +178,7 @@ def predictor_corrector(
     times = _checked(score, sde, x, times, generator)
     at_least(n_corrector_steps, 0, "n_corrector_steps")
     positive(snr, "snr")
-    r, _ = _kernel(sde, times)
+    r, _ = transition(sde, times)
     t, r = columns(x, times[:-1], r)
 
     def correct(i: int, x: Tensor) -> Tensor:
@@ -309,8 +309,8 @@ def _checked(score: TimedScore, sde: SDE, x: Tensor, times: Tensor, generator: t
     return check_times(times, sde)
 
 
-def _kernel(sde: SDE, times: Tensor) -> tuple[Tensor, Tensor]:
-    """r = alpha_t / alpha_s and G^2 = sigma_t^2 - r^2 sigma_s^2 of every step, (n_steps,) each."""
+def transition(sde: SDE, times: Tensor) -> tuple[Tensor, Tensor]:
+    """r = alpha_t / alpha_s and G^2 = sigma_t^2 - r^2 sigma_s^2 of every step, (n_steps,) each: q(x_t | x_s)'s."""
     alpha, sigma = sde.alpha(times), sde.sigma(times)
     r = alpha[:-1] / alpha[1:]
     return r, sigma[:-1] ** 2 - (r * sigma[1:]) ** 2

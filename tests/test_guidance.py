@@ -1,0 +1,386 @@
+"""Guided scores against exact conditional and posterior laws of mixtures; solvers against known conditional laws."""
+
+import math
+
+import pytest
+import torch
+
+from coursework.distributions import GaussianMixture, exact_score
+from coursework.guidance import (
+    classifier_free_guidance,
+    classifier_guidance,
+    condition,
+    dynamic_threshold,
+    inpaint,
+    posterior_score,
+    rescale,
+    sdedit,
+)
+from coursework.nn import UNet
+from coursework.predictions import ScoreModel
+from coursework.probability_flow import heun
+from coursework.reverse_sde import ancestral
+from coursework.sdes import VESDE, VPSDE, SubVPSDE, log_snr_times, uniform_times
+from tests.laws import random_mixture
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SDES = {"vp": VPSDE(), "ve": VESDE(0.01, 20.0), "sub-vp": SubVPSDE()}
+each_sde = pytest.mark.parametrize("name", SDES)
+
+
+def classes(n_dims=3):
+    """Three classes, each a mixture, and the law of all."""
+    parts = [random_mixture("full", 2, n_dims, seed=seed) for seed in (1, 2, 3)]
+    share = torch.tensor([0.5, 0.3, 0.2]).double()
+    weights = torch.cat([w * p.weights for w, p in zip(share, parts, strict=True)])
+    whole = GaussianMixture(torch.cat([p.means for p in parts]), torch.cat([p.covariances for p in parts]), weights)
+    return parts, share, whole
+
+
+def classifier(parts, share, sde):
+    """The exact log p_t(label | x)."""
+
+    def log_prob_label(x, t):
+        alpha, sigma = sde.alpha(t), sde.sigma(t)
+        joint = [w.log() + p.diffuse(alpha, sigma).log_prob(x) for w, p in zip(share, parts, strict=True)]
+        return torch.log_softmax(torch.stack(joint, 1), 1)
+
+    return log_prob_label
+
+
+def conditional(parts, whole, sde):
+    """The exact score with a label, -1 for none."""
+    scores = [exact_score(p, sde) for p in (*parts, whole)]
+
+    def score(x, t, label):
+        times = t.expand(len(x))
+        return torch.stack([scores[int(k)](x[i : i + 1], times[i : i + 1])[0] for i, k in enumerate(label)])
+
+    return score
+
+
+# -- guidance ----------------------------------------------------------------------------------------------------------
+
+
+@each_sde
+@pytest.mark.parametrize("t", [torch.tensor(0.4).double(), torch.tensor([0.05, 0.2, 0.4, 0.6, 0.9]).double()])
+def test_exact_classifier_with_scale_one_gives_the_conditional_score(name, t, generator):
+    sde, (parts, share, whole) = SDES[name], classes()
+    x = 1.5 * torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    for scale in (0.0, 1.0, 2.5):
+        guided = classifier_guidance(exact_score(whole, sde), classifier(parts, share, sde), 1, scale)(x, t)
+        unconditional, with_label = exact_score(whole, sde)(x, t), exact_score(parts[1], sde)(x, t)
+        torch.testing.assert_close(guided, unconditional + scale * (with_label - unconditional), rtol=1e-6, atol=1e-8)
+
+
+@each_sde
+def test_both_ways_of_guidance_agree_on_exact_scores(name, generator):
+    sde, (parts, share, whole) = SDES[name], classes()
+    x, label = torch.randn(5, 3, generator=generator, dtype=torch.float64), torch.tensor([0, 2, 1, 1, 0])
+    t = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9]).double()
+    by_bayes = classifier_guidance(exact_score(whole, sde), classifier(parts, share, sde), label, 3.0)(x, t)
+    free = classifier_free_guidance(conditional(parts, whole, sde), label, 3.0)(x, t)
+    torch.testing.assert_close(free, by_bayes, rtol=1e-6, atol=1e-8)
+
+
+def test_classifier_free_guidance_scales_and_calls_once(generator):
+    calls, sde = [], VPSDE()
+    parts, _, whole = classes()
+    exact = conditional(parts, whole, sde)
+
+    def watched(x, t, label):
+        calls.append((len(x), label.tolist(), t.shape))
+        return exact(x, t, label)
+
+    x, t = torch.randn(4, 3, generator=generator, dtype=torch.float64), torch.tensor(0.3).double()
+    for scale, expected in ((0.0, exact_score(whole, sde)), (1.0, exact_score(parts[2], sde))):
+        torch.testing.assert_close(classifier_free_guidance(watched, 2, scale)(x, t), expected(x, t))
+    assert calls == [(8, [2] * 4 + [-1] * 4, ())] * 2
+    w = 1.5  # the other convention
+    other = (1 + w) * exact_score(parts[2], sde)(x, t) - w * exact_score(whole, sde)(x, t)
+    torch.testing.assert_close(classifier_free_guidance(exact, 2, 1 + w)(x, t), other)
+
+
+def test_guidance_in_an_interval_of_times(generator):
+    sde, (parts, _, whole) = VPSDE(), classes()
+    exact = conditional(parts, whole, sde)
+    x, t = torch.randn(3, 3, generator=generator, dtype=torch.float64), torch.tensor([0.1, 0.4, 0.8]).double()
+    got = classifier_free_guidance(exact, 0, 4.0, interval=(0.3, 0.6))(x, t)
+    torch.testing.assert_close(got[1], classifier_free_guidance(exact, 0, 4.0)(x, t)[1])
+    torch.testing.assert_close(got[[0, 2]], exact_score(parts[0], sde)(x, t)[[0, 2]])
+
+
+def test_what_guided_sampling_samples_is_not_the_tilted_law():
+    """In 1-D: classes N(1, 0.5^2) and N(-1, 0.5^2); p(x) p(1 | x)^5 on a grid against the guided flow from a grid."""
+    sde, scale = VPSDE(), 5.0
+    parts = [GaussianMixture(torch.tensor([[m]]).double(), torch.tensor([0.25]).double()) for m in (1.0, -1.0)]
+    whole = GaussianMixture(torch.tensor([[1.0], [-1.0]]).double(), torch.tensor([0.25, 0.25]).double())
+    share = torch.tensor([0.5, 0.5]).double()
+    score = classifier_guidance(exact_score(whole, sde), classifier(parts, share, sde), 0, scale)
+    z = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(400).double()[:, None] + 0.5) / 400)
+    guided = heun(score, sde, z, log_snr_times(sde, 60))
+    grid = torch.linspace(-4, 6, 4001, dtype=torch.float64)[:, None]
+    log_tilted = whole.log_prob(grid) + scale * (parts[0].log_prob(grid) + math.log(0.5) - whole.log_prob(grid))
+    p = torch.softmax(log_tilted, 0)
+    tilted_mean = float((p * grid[:, 0]).sum())
+    assert float(guided.mean()) > tilted_mean + 0.3
+    plain = heun(
+        classifier_guidance(exact_score(whole, sde), classifier(parts, share, sde), 0, 1.0),
+        sde,
+        z,
+        log_snr_times(sde, 60),
+    )
+    assert float(plain.mean()) == pytest.approx(1.0, abs=0.02)
+    assert float(plain.std()) == pytest.approx(0.5, abs=0.02)
+
+
+def test_guided_scores_run_in_solvers_and_on_networks(generator):
+    sde, network = VPSDE(), UNet(8, widths=(8, 16), attention_at=(), n_classes=3, features=16)
+    torch.nn.init.normal_(network.last.weight, std=0.1)
+    model, x = ScoreModel(network, sde), torch.randn(2, 1, 8, 8, generator=generator)
+    outs = [
+        ancestral(
+            classifier_free_guidance(model, 1, scale), sde, x, uniform_times(sde, 4), generator=generator.manual_seed(0)
+        )
+        for scale in (0.0, 1.0, 5.0)
+    ]
+    assert not torch.allclose(outs[0], outs[1])
+    assert not torch.allclose(outs[1], outs[2])
+    assert not outs[0].requires_grad
+
+
+def test_rescale_and_dynamic_threshold(generator):
+    conditional_value = torch.randn(4, 1, 5, 5, generator=generator)
+    guided = 3 * conditional_value + 1
+    full = rescale(guided, conditional_value, 1.0)
+    torch.testing.assert_close(full.flatten(1).std(1), conditional_value.flatten(1).std(1))
+    torch.testing.assert_close(rescale(guided, conditional_value, 0.0), guided)
+    torch.testing.assert_close(rescale(guided, conditional_value, 0.3), 0.3 * full + 0.7 * guided)
+    x0_hat = torch.linspace(-3, 3, 101)[None]
+    torch.testing.assert_close(dynamic_threshold(x0_hat, 0.9), x0_hat.clamp(-2.7, 2.7) / 2.7)
+    torch.testing.assert_close(dynamic_threshold(x0_hat / 4, 0.9), x0_hat / 4)
+
+
+# -- linear inverse problems -------------------------------------------------------------------------------------------
+
+
+def problem(n_dims=4, n_seen=2, noise_std=0.4, seed=3):
+    stream = torch.Generator().manual_seed(seed)
+    operator = torch.randn(n_seen, n_dims, generator=stream, dtype=torch.float64)
+    return operator, torch.randn(n_seen, generator=stream, dtype=torch.float64), noise_std
+
+
+def test_conditioned_mixture_is_bayes_rule(generator):
+    """log p(x | y) - log p(x) - log p(y | x) is one constant, whatever x."""
+    law, (operator, y, noise_std) = random_mixture("full", n_dims=4), problem()
+    posterior = condition(law, operator, y, noise_std)
+    x = torch.randn(50, 4, generator=generator, dtype=torch.float64)
+    likelihood = -((y - x @ operator.T) ** 2).sum(1) / (2 * noise_std**2)
+    constant = posterior.log_prob(x) - law.log_prob(x) - likelihood
+    assert float(constant.max() - constant.min()) < 1e-8
+
+
+@each_sde
+def test_exact_posterior_score_is_that_of_the_noisy_posterior(name, generator):
+    sde, law = SDES[name], random_mixture("full", n_dims=4)
+    operator, y, noise_std = problem()
+    x, t = torch.randn(5, 4, generator=generator, dtype=torch.float64), torch.rand(5, generator=generator).double()
+    got = posterior_score(None, sde, operator, y, noise_std, method="exact", density=law)(x, t)
+    for i in range(5):  # p(x_t | y) is a mixture over x_t and y, conditioned by hand
+        alpha, sigma = float(sde.alpha(t[i])), float(sde.sigma(t[i]))
+        joint = torch.cat([alpha * torch.eye(4).double(), operator])
+        covariances = joint @ law.covariances @ joint.T
+        covariances = covariances + torch.diag(torch.tensor([sigma**2] * 4 + [noise_std**2] * 2).double())
+        both = GaussianMixture(law.means @ joint.T, covariances, law.weights)
+        expected = both.score(torch.cat([x[i], y])[None])[0, :4]
+        torch.testing.assert_close(got[i], expected, rtol=1e-6, atol=1e-7)
+
+
+@each_sde
+@pytest.mark.parametrize("form", ["matrix", "function"])
+def test_pseudoinverse_is_exact_for_a_standard_normal_law(name, form, generator):
+    sde, law = SDES[name], GaussianMixture(torch.zeros(1, 4).double(), torch.ones(1).double())
+    matrix, y, noise_std = problem()
+    operator = matrix if form == "matrix" else lambda x: x @ matrix.T
+    x, t = torch.randn(5, 4, generator=generator, dtype=torch.float64), torch.rand(5, generator=generator).double()
+    got = posterior_score(exact_score(law, sde), sde, operator, y, noise_std)(x, t)
+    exact = posterior_score(None, sde, matrix, y, noise_std, method="exact", density=law)(x, t)
+    torch.testing.assert_close(got, exact, rtol=1e-7, atol=1e-8)
+
+
+@each_sde
+def test_dps_is_its_formula(name, generator):
+    """s + J^T A^T (y - A x0_hat) / noise_std^2, J by autograd of Tweedie's formula row by row."""
+    sde, law = SDES[name], random_mixture("full", n_dims=4)
+    operator, y, noise_std = problem()
+    score, t = exact_score(law, sde), torch.tensor(0.4).double()
+    x = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    got = posterior_score(score, sde, operator, y, noise_std, method="dps")(x, t)
+
+    def x0_hat(x):
+        return ((x + sde.sigma(t) ** 2 * score(x[None], t)[0]) / sde.alpha(t)).reshape(4)
+
+    for i in range(3):
+        jacobian = torch.func.jacrev(x0_hat)(x[i])
+        expected = score(x[i : i + 1], t)[0] + jacobian.T @ operator.T @ (y - operator @ x0_hat(x[i])) / noise_std**2
+        torch.testing.assert_close(got[i], expected, rtol=1e-6, atol=1e-7)
+
+
+def test_measurements_of_their_own_and_images(generator):
+    """y (B, M), an operator on images: a 2 x 2 mean; each row as if it were alone."""
+    sde, network = VPSDE(), UNet(8, widths=(8, 16), attention_at=(), features=16)
+    torch.nn.init.normal_(network.last.weight, std=0.1)
+    model = ScoreModel(network.double(), sde)
+    operator = torch.nn.AvgPool2d(2)
+    x = torch.randn(3, 1, 8, 8, generator=generator, dtype=torch.float64)
+    y, t = operator(torch.randn(3, 1, 8, 8, generator=generator, dtype=torch.float64)), torch.tensor(0.3).double()
+    for method in ("pseudoinverse", "dps"):
+        together = posterior_score(model, sde, operator, y, 0.1, method=method)(x, t)
+        assert together.shape == x.shape
+        assert not together.requires_grad
+        for i in range(3):
+            alone = posterior_score(model, sde, operator, y[i].flatten(), 0.1, method=method)(x[i : i + 1], t)
+            torch.testing.assert_close(together[i], alone[0], rtol=1e-6, atol=1e-8)
+
+
+def test_noiseless_pseudoinverse_ignores_directions_that_are_not_seen(generator):
+    """A row twice: A A^T is singular; the answer is that of the row once with both values."""
+    sde, law = VPSDE(), GaussianMixture(torch.zeros(1, 3).double(), torch.ones(1).double())
+    row, x, t = torch.tensor([[1.0, 2.0, 0.0]]).double(), torch.randn(4, 3).double(), torch.tensor(0.5).double()
+    once = posterior_score(exact_score(law, sde), sde, row, torch.tensor([0.7]).double(), 0.0)(x, t)
+    twice = posterior_score(exact_score(law, sde), sde, torch.cat([row, row]), torch.tensor([0.7, 0.7]).double(), 0.0)(
+        x, t
+    )
+    torch.testing.assert_close(once, twice, rtol=1e-6, atol=1e-8)
+
+
+@each_sde
+def test_sampling_the_posterior_with_its_exact_score(name):
+    """Gaussian data, random A: mean and covariance within 3 standard errors, from the quantiles of the flow."""
+    sde, stream = SDES[name], torch.Generator().manual_seed(11)
+    factor = torch.randn(3, 3, generator=stream, dtype=torch.float64)
+    covariance = factor @ factor.T + 0.2 * torch.eye(3).double()
+    law = GaussianMixture(torch.tensor([[0.5, -1.0, 0.3]]).double(), covariance[None])
+    operator, y, noise_std = problem(3, 2)
+    exact = condition(law, operator, y, noise_std)
+    score = posterior_score(None, sde, operator, y, noise_std, method="exact", density=law)
+    n = 4000
+    x = heun(score, sde, sde.prior_sample((n, 3), generator=stream, dtype=torch.float64), log_snr_times(sde, 120))
+    target = exact.diffuse(sde.alpha(sde.t_min), sde.sigma(sde.t_min))
+    spread = target.covariance.diagonal().sqrt()
+    assert bool(((x.mean(0) - target.mean).abs() < 3 * spread / n**0.5 + 5e-3).all())
+    error = (torch.outer(spread, spread) ** 2 + target.covariance**2).sqrt() / n**0.5
+    assert bool(((x.T.cov() - target.covariance).abs() < 3.5 * error + 5e-3).all())
+
+
+# -- inpainting and editing --------------------------------------------------------------------------------------------
+
+PAIR = GaussianMixture(torch.zeros(1, 2).double(), torch.tensor([[[1.0, 0.9], [0.9, 1.0]]]).double())
+
+
+def fill(n_resample, n=3000, sde=None, n_steps=100):
+    """The unknown second coordinate for a known first one of 1.5: exactly N(1.35, 0.19)."""
+    sde, generator = sde or VPSDE(), torch.Generator().manual_seed(5)
+    known = torch.tensor([[1.5, math.nan]]).double().expand(n, 2)
+    mask = torch.tensor([True, False])
+    x = inpaint(
+        exact_score(PAIR, sde),
+        sde,
+        known,
+        mask,
+        uniform_times(sde, n_steps),
+        n_resample=n_resample,
+        generator=generator,
+    )
+    assert bool((x[:, 0] == 1.5).all())
+    return x[:, 1]
+
+
+def test_replacement_is_biased_and_resampling_mends_it():
+    replaced, resampled = fill(1), fill(10)
+    assert float(replaced.mean()) < 1.15  # exact 1.35; more steps do not help
+    assert float(fill(1, n_steps=400).mean()) < 1.15
+    assert float(resampled.mean()) == pytest.approx(1.35, abs=0.06)
+    assert float(resampled.var()) == pytest.approx(0.19, abs=0.025)
+
+
+def test_inpainting_counts_its_calls_and_sees_no_unknown_value(generator):
+    calls, sde = [], VESDE(0.01, 10.0)
+
+    def score(x, t):
+        calls.append(float(t))
+        assert bool(torch.isfinite(x).all())
+        return -x / (1 + sde.sigma(t) ** 2)
+
+    known = torch.full((2, 1, 3, 3), math.nan)
+    known[..., 0] = 0.5
+    mask = torch.zeros(1, 3, 3, dtype=torch.bool)
+    mask[..., 0] = True
+    seen = []
+    out = inpaint(
+        score, sde, known, mask, uniform_times(sde, 4), n_resample=3, generator=generator,
+        on_step=lambda i, t, x: seen.append(i),
+    )  # fmt: skip
+    assert seen == [0, 1, 2, 3]
+    assert len(calls) == 12
+    assert bool((out[..., 0] == 0.5).all())
+    assert out.shape == known.shape
+
+
+def test_sdedit_keeps_more_the_earlier_it_starts(generator):
+    """Correlation of input and output for N(0, 1) data: exactly alpha(t0)^2 for exact steps."""
+    sde = VPSDE()
+    score = exact_score(GaussianMixture(torch.zeros(1, 1).double(), torch.ones(1).double()), sde)
+    x = torch.randn(20_000, 1, generator=generator, dtype=torch.float64)
+    for start in (0.1, 0.3, 0.5):
+        times = torch.linspace(start, sde.t_min, 60, dtype=torch.float64)
+        out = sdedit(score, sde, x, times, generator=generator)
+        correlation = float(torch.corrcoef(torch.cat([x, out], 1).T)[0, 1])
+        assert correlation == pytest.approx(float(sde.alpha(start)) ** 2, abs=0.03)
+        assert float(out.var()) == pytest.approx(1.0, abs=0.06)
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+X = torch.zeros(2, 3).double()
+T = torch.tensor(0.5).double()
+PLAIN = exact_score(GaussianMixture(torch.zeros(1, 3).double(), torch.ones(1).double()), VPSDE())
+MASK = torch.tensor([True, False, False])
+
+
+def posterior(operator=None, y=None, noise_std=0.1, **options):
+    operator = torch.ones(1, 3).double() if operator is None else operator
+    y = torch.zeros(1).double() if y is None else y
+    return posterior_score(PLAIN, VPSDE(), operator, y, noise_std, **options)(X, T)
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: classifier_guidance(PLAIN, lambda x, t: x[:, 0], 0, 1.0)(X, T), r"^log_prob_label's value: expected"),
+        (lambda: classifier_guidance(PLAIN, lambda x, t: x, 0, math.nan), r"^scale: expected a finite number"),
+        (
+            lambda: classifier_guidance(PLAIN, lambda x, t: x, torch.zeros(3).long(), 1.0)(X, T),
+            r"^label: expected long",
+        ),
+        (lambda: classifier_free_guidance(lambda x, t, k: x, torch.zeros(2), 1.0)(X, T), r"^label: expected long"),
+        (lambda: classifier_free_guidance(lambda x, t, k: x[:2], 0, 1.0)(X, T), r"^conditional_score's value"),
+        (lambda: classifier_free_guidance(lambda x, t, k: x, 0, 1.0, interval=(0.5, 0.2)), r"^interval: expected"),
+        (lambda: rescale(X, X, 1.5), r"^share: expected a number in \[0, 1\]"),
+        (lambda: dynamic_threshold(X, 0.0), r"^quantile: expected a number in \(0, 1\]"),
+        (lambda: posterior(method="ddrm"), r"^method: expected one of 'pseudoinverse', 'dps', 'exact'"),
+        (lambda: posterior(method="exact"), r"^density: the exact posterior needs"),
+        (lambda: posterior(noise_std=0.0, method="dps"), r"^noise_std: expected a number > 0"),
+        (lambda: posterior(noise_std=-1.0), r"^noise_std"),
+        (lambda: posterior(operator=torch.ones(1, 4).double()), r"^operator: expected shape \(M, 3\), got \(1, 4\)"),
+        (lambda: posterior(y=torch.zeros(2).double()), r"^y: expected shape \(1,\) or \(2, 1\), got \(2,\)"),
+        (lambda: inpaint(PLAIN, VPSDE(), X, MASK[:2], uniform_times(VPSDE(), 2)), r"^mask: expected bool of shape"),
+        (lambda: inpaint(PLAIN, VPSDE(), X, MASK.double(), uniform_times(VPSDE(), 2)), r"^mask: expected bool"),
+        (lambda: inpaint(PLAIN, VPSDE(), X, MASK, uniform_times(VPSDE(), 2), n_resample=0), r"^n_resample"),
+        (lambda: sdedit(PLAIN, VPSDE(), X, uniform_times(VPSDE(), 2)), r"^times: expected a start before T"),
+    ],
+)
+def test_refusals(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()
