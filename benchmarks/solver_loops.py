@@ -12,9 +12,9 @@ of 28x28; the small perceptron on 512 points shows what a cheap network makes of
 import argparse
 import functools
 import statistics
-import time
 
 import torch
+from timing import seconds
 
 from coursework.environment import pick_device
 from coursework.langevin import langevin
@@ -52,16 +52,6 @@ class Free(torch.nn.Module):
     def forward(self, x, t):
         """The answer, whatever was asked."""
         return self.answer
-
-
-def seconds(work, device):
-    """Wall-clock time of work(), the device's queue emptied before and after."""
-    synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    synchronise()
-    start = time.perf_counter()
-    work()
-    synchronise()
-    return time.perf_counter() - start
 
 
 def in_turn(loop, bare, rounds, device):

@@ -10,24 +10,14 @@ beside a U-Net of the library `diffusers` of about as many parameters in the tra
 
 import argparse
 import statistics
-import time
 
 import psutil
 import torch
+from timing import seconds
 from torch.nn import functional as F
 
 from coursework.recipes import RECIPES
 from coursework.training import Run, default_accelerator
-
-
-def seconds(work, device):
-    """Wall-clock time of work(), the device's queue emptied before and after."""
-    synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    synchronise()
-    start = time.perf_counter()
-    work()
-    synchronise()
-    return time.perf_counter() - start
 
 
 def memory(device):
