@@ -327,7 +327,7 @@ def test_bound_of_the_exact_model_is_its_closed_form(variance, generator):
 
 
 def test_bound_is_tight_for_many_small_steps_with_the_right_variance(generator):
-    """For Gaussian data the reverse steps' variance is nearly beta; with the posterior's, a nat is lost in 3-D."""
+    """For Gaussian data the reverse steps' variance is nearly beta; with the posterior's, 1.37 nats are lost in 3-D."""
     schedule = DiscreteSchedule(TABLES["linear"])
     x = MEAN + VARIANCE**0.5 * torch.randn(400, 3, generator=generator, dtype=torch.float64)
     nll = 0.5 * ((x - MEAN) ** 2 / VARIANCE + math.log(2 * math.pi * VARIANCE)).sum(1)
