@@ -62,6 +62,7 @@ def train(
         except KeyboardInterrupt as stop:
             print(f"coursework: {stop or 'interrupted'}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
+    training.leave(accelerator)
     if accelerator.is_main_process:
         print(f"{folder / training.TRAINED} is ready: coursework sample {folder / training.TRAINED}")
 
@@ -109,6 +110,7 @@ def sample(
         if accelerator.is_main_process:
             generation.save_grid(samples, out)
             print(out)
+    training.leave(accelerator)
 
 
 @app.command()
@@ -136,3 +138,4 @@ def evaluate(
                 print(f"{key:18} {value}")
             if out is not None:
                 write_atomically(out, json.dumps(numbers.as_dict(), indent=1) + "\n")
+    training.leave(accelerator)

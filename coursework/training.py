@@ -110,6 +110,16 @@ def default_accelerator(*, cpu: bool = False) -> Accelerator:
     return accelerator
 
 
+def leave(accelerator: Accelerator) -> None:
+    """Ends this process's part in a group of processes, once all have come here; nothing happens to a single one.
+
+    Call it last: gloo's threads may otherwise outlive the interpreter, which aborts the process at its exit.
+    """
+    accelerator.wait_for_everyone()
+    accelerator.free_memory()
+    accelerator.end_training()
+
+
 @dataclass(frozen=True)
 class Batch:
     """What one step trains on. Shapes: images, noise (B, C, H, W); labels (B,), -1 where dropped; times (B,)."""

@@ -6,6 +6,10 @@ import pytest
 import torch
 
 
+# torch gives some warnings once a process: a test would then fail or pass by what ran before it.
+torch.set_warn_always(True)
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     """A fixed random stream: statistical tests give the same numbers on every run."""

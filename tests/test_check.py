@@ -246,6 +246,23 @@ def test_a_loss_without_a_gradient_is_noticed():
     assert "All of it is 0: leave out .detach()" in message
 
 
+@pytest.mark.parametrize("kind", [list, str, lambda value: None, torch.Tensor.tolist])
+def test_one_of_several_values_that_is_no_tensor_is_named(kind):
+    exercise = find("4.5")
+    judged = judge(exercise, lambda *args: (kind(exercise.reference(*args)[0]), *exercise.reference(*args)[1:]))
+    assert judged.outcome == "wrong"
+    assert re.match(
+        "Case 1: the noise: (expected a torch.Tensor, got (list|str)$|your function returns None)", judged.message
+    )
+
+
+def test_a_value_of_zero_that_is_no_gradient_gets_no_remark_on_detach():
+    exercise = find("4.5")
+    judged = judge(exercise, lambda *args: tuple(0 * value for value in exercise.reference(*args)))
+    assert judged.outcome == "wrong"
+    assert "detach" not in judged.message
+
+
 @pytest.mark.parametrize("bad", ["1.99", "77.1", "one", ""])
 def test_unknown_exercise_is_refused(bad):
     with pytest.raises(ValueError, match="id: no exercise"):

@@ -386,7 +386,7 @@ torch.set_num_threads(1)
 from pathlib import Path
 from coursework import generation, models
 from coursework.recipes import Recipe
-from coursework.training import Run, default_accelerator, train
+from coursework.training import Run, default_accelerator, leave, train
 
 recipe, folder = Recipe.from_json(sys.argv[1]), Path(sys.argv[2])
 accelerator = default_accelerator()
@@ -394,12 +394,13 @@ run = Run(recipe, None, accelerator, None, 1, None, False)
 mine = run.batches[0].parts(accelerator.num_processes)[accelerator.process_index]
 accelerator.backward(run.loss(mine))
 gradients = {name: p.grad for name, p in run.bare.named_parameters()}
+del run
 model = train(recipe, folder, accelerator=accelerator, save_every=5, show_progress=False)
 labels = torch.arange(7)
 images = generation.generate(model, (7, 1, 8, 8), labels=labels, n_steps=2, batch_size=2, accelerator=accelerator)
 if accelerator.is_main_process:
     torch.save({"n": accelerator.num_processes, "gradients": gradients, "images": images}, folder / "seen.pt")
-accelerator.end_training()
+leave(accelerator)
 """
 
 
