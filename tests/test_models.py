@@ -14,7 +14,7 @@ from coursework.recipes import RECIPES, Recipe
 from coursework.sdes import VESDE, SubVPSDE
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = ("digits-classifier", "digits-ncsn", "digits-vp", "fashion-classifier", "fashion-ncsn")
+SHIPPED = ("digits-classifier", "digits-ncsn", "digits-vp", "fashion-classifier", "fashion-ncsn", "fashion-vp")
 
 
 def test_a_recipe_makes_its_model():
@@ -114,9 +114,12 @@ def test_digits_are_sure_varied_and_no_copies(name):
         assert numbers.frechet < 20 * numbers.floor_frechet
 
 
-def test_fashion_images_are_near_the_floor():
+@pytest.mark.parametrize(("name", "most", "confidence"), [("fashion-ncsn", 5, 0.75), ("fashion-vp", 1.5, 0.85)])
+def test_fashion_images_are_near_the_floor(name, most, confidence):
     """On 200 images only, where both distances have the bias of 200 images."""
-    numbers, _ = evaluate("fashion-ncsn", n=200, n_steps=20)
-    assert numbers.frechet < 5 * numbers.floor_frechet
-    assert numbers.confidence > 0.75
+    numbers, _ = evaluate(name, n=200, n_steps=20)
+    assert numbers.frechet < most * numbers.floor_frechet
+    assert numbers.confidence > confidence
     assert numbers.nearest >= 0.8 * numbers.floor_nearest
+    if name == "fashion-vp":
+        assert numbers.label_accuracy >= 0.85

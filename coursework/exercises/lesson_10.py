@@ -137,6 +137,17 @@ RATES = Exercise(
             "you sum the trace over the batch: one divergence for each point, shape (B,).",
             _other_divergence(lambda f, g2, d, trace, x: f * d - 0.5 * g2 * trace.sum().expand(len(x))),
         ),
+        Misconception(
+            "the 1/2 is missing at the score: your divergence takes half of the trace, your velocity the whole score.",
+            lambda score, trace, sde, x, t: (
+                _rates(pull=1.0)(score, trace, sde, x, t)[0],
+                joint_rates(score, trace, sde, x, t)[1],
+            ),
+        ),
+        Misconception(
+            "you multiply f with the batch size: D is `x.shape[1]`.",
+            _rates(dims=len),
+        ),
     ),
     hints=(
         "The velocity is lesson 09's: f x - g^2 s / 2. f is `sde.drift_coefficient(t)`, g is `sde.diffusion(t)`.",
@@ -227,6 +238,10 @@ HUTCHINSON = Exercise(
             "this is the exact divergence: right, but with D backward passes. The estimate with the given probes is asked for.",
             _exact_divergence,
         ),
+        Misconception(
+            "you contract with ones first, then with v: both sides of J need the same v.",
+            lambda velocity, x, probes: (_products(velocity, x, torch.ones_like(probes)) * probes).sum(2).mean(0),
+        ),
     ),
     hints=(
         "Make a leaf of the points, `x = x.detach().requires_grad_()`, and compute `value = velocity(x)` once.",
@@ -315,6 +330,17 @@ GAUSSIAN = Exercise(
             "the prior's constant (D/2) log(2 pi) is missing: 0.919 nats for every dimension.",
             lambda x, variance, end, prior_std: (
                 gaussian_flow_log_prob(x, variance, end, prior_std) + 0.5 * x.shape[1] * math.log(2 * math.pi)
+            ),
+        ),
+        Misconception(
+            "the prior's -D log prior_std is missing: it belongs to the constant of N(0, prior_std^2 I).",
+            lambda x, variance, end, prior_std: _flowed(x, variance, end, prior_std) + x.shape[1] * prior_std.log(),
+        ),
+        Misconception(
+            "the prior's -log prior_std and -(1/2) log(2 pi) stand there once: they count for each of D dimensions.",
+            lambda x, variance, end, prior_std: (
+                _flowed(x, variance, end, prior_std)
+                + (x.shape[1] - 1) * (prior_std.log() + 0.5 * math.log(2 * math.pi))
             ),
         ),
     ),
@@ -424,6 +450,24 @@ LIKELIHOOD = Exercise(
             "you walk from T to the data: a likelihood starts at the data, along times as they are given.",
             _backwards,
         ),
+        Misconception(
+            "this is the code as it was printed: sign, prior and constant are all still wrong.",
+            _assembled(lambda sde, x, end, change: -0.5 * (end**2).sum(1) - change),
+        ),
+        Misconception(
+            "the sign is right now. The prior still has unit width and no constant: use `sde.prior_log_prob`.",
+            _assembled(lambda sde, x, end, change: -0.5 * (end**2).sum(1) + change),
+        ),
+        Misconception(
+            "the constant is there, but the sign is still minus and the prior N(0, I).",
+            _assembled(
+                lambda sde, x, end, change: -0.5 * (end**2).sum(1) - 0.5 * end.shape[1] * math.log(2 * math.pi) - change
+            ),
+        ),
+        Misconception(
+            "you take the batch's mean divergence: every point has its own.",
+            _assembled(lambda sde, x, end, change: sde.prior_log_prob(end) + change.mean()),
+        ),
     ),
     hints=(
         "Decide the sign with a case you know: v = x doubles all distances in a time ln 2. In one dimension the density at the "
@@ -508,6 +552,18 @@ BITS = Exercise(
                 -log_prob / (n_dims * math.log(2)) + math.log2(n_levels / (high - low)) / n_dims
             ),
         ),
+        Misconception(
+            "these are nats per dimension: divide the offset *and* the density's part by ln 2.",
+            lambda *args: bits(*args) * math.log(2),
+        ),
+        Misconception(
+            "all of it has the wrong sign: both the log-probability and log2 of the width need a minus.",
+            lambda *args: -bits(*args),
+        ),
+        Misconception(
+            "8 is the offset of 256 levels on [0, 1]: take n_levels and the range that are given.",
+            _bits(lambda n, r: 8.0),
+        ),
     ),
     hints=(
         "P(level) is about density times the volume of the level's cell, width ** n_dims. Take -log2, divide by n_dims.",
@@ -587,6 +643,19 @@ DEQUANTIZE = Exercise(
             "levels stay where they are, in the middle of their cells.",
             lambda x, n, low, high, u: low + ((x - low) / _gap(n, high - low) + u) * (high - low) / n,
         ),
+        Misconception(
+            "u is not scaled: a cell is (high - low) / (n_levels - 1) wide, not 1.",
+            _spread(lambda n, r: 1.0),
+        ),
+        Misconception(
+            "u is neither scaled nor centred: the noise is width (u - 1/2), and a cell is (high - low) / (n_levels - 1) wide.",
+            _spread(lambda n, r: 1.0, shift=0.0),
+        ),
+        Misconception(
+            "this noise suits levels at the lower edges of n_levels cells that share [low, high]. Here there are n_levels - 1 gaps, "
+            "and a level is the middle of its cell.",
+            _spread(lambda n, r: r / n, shift=0.0),
+        ),
     ),
     hints=(
         "How far apart are two neighbouring levels, if n_levels of them reach from low to high, both included?",
@@ -661,6 +730,18 @@ LIKELIHOOD_WEIGHT = Exercise(
             lambda noise_hat, noise, sde, t: (
                 0.5 * (sde.diffusion(t) / sde.sigma(t)) ** 2 * flat_sum((noise_hat - noise) ** 2).sqrt()
             ),
+        ),
+        Misconception(
+            "this is the plain noise-prediction loss with weight 1: it bounds no likelihood.",
+            _weighted(lambda sde, t: torch.ones_like(t)),
+        ),
+        Misconception(
+            "g^2 alone, without the 1/2, weights the score's error: the noise's weight is g^2 / (2 sigma^2).",
+            _weighted(lambda sde, t: sde.diffusion(t) ** 2),
+        ),
+        Misconception(
+            "this is 1 / sigma^2 without g^2 / 2.",
+            _weighted(lambda sde, t: 1 / sde.sigma(t) ** 2),
         ),
     ),
     hints=(

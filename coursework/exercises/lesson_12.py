@@ -40,7 +40,7 @@ def _mix(alpha_bar: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
 
 def _draw_jump(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     betas = uniform(generator, 7, low=0.03, high=0.1)
-    t = torch.randperm(7, generator=generator)[:5]
+    t = torch.cat([torch.zeros(1).long(), 1 + torch.randperm(6, generator=generator)[:4]])  # 0: where t - 1 wraps
     return betas, 1 + normal(generator, 5, 3), t, normal(generator, 5, 3)
 
 
@@ -71,6 +71,17 @@ JUMP = Exercise(
             lambda betas, x0, t, noise: (lambda a: a.sqrt() * x0 + (1 - a) * noise)(
                 torch.cumprod(1 - betas, 0)[t][:, None]
             ),
+        ),
+        Misconception(
+            "you multiply the noise with 1 - sqrt(alpha_bar). The variances add up to 1, not the factors: sqrt(1 - alpha_bar).",
+            lambda betas, x0, t, noise: (lambda a: a.sqrt() * x0 + (1 - a.sqrt()) * noise)(
+                torch.cumprod(1 - betas, 0)[t][:, None]
+            ),
+        ),
+        Misconception(
+            "you take alpha_bar[t - 1]: one step early, and at t = 0 Python's index -1 is the noisiest level of all. Index t "
+            "has already taken the step with beta_t.",
+            lambda betas, x0, t, noise: _mix(torch.cumprod(1 - betas, 0)[t - 1], x0, noise),
         ),
         Misconception(
             "you stop one step early: index t has already taken the step with beta_t, so the product includes it.",
@@ -141,6 +152,16 @@ def _variance(wrong: Callable) -> Callable[..., Two]:
     return lambda x0, x_t, beta, before: (posterior(x0, x_t, beta, before)[0], wrong(beta, before))
 
 
+def _square(precision: Callable, pull: Callable) -> Callable[..., Two]:
+    """The completed square with another precision of x_t's part, and another factor of x_t: functions of beta."""
+
+    def wrong(x0: Tensor, x_t: Tensor, beta: Tensor, before: Tensor) -> Two:
+        variance = 1 / (1 / (1 - before) + precision(beta))
+        return variance * (before.sqrt() * x0 / (1 - before) + pull(beta) * x_t), variance
+
+    return wrong
+
+
 POSTERIOR = Exercise(
     id="12.2",
     title="one step back, if x_0 were known",
@@ -193,6 +214,29 @@ POSTERIOR = Exercise(
             "your mean undoes the step forward, x_t / sqrt(1 - beta), and forgets x_0. The posterior mean weighs both.",
             _weights(lambda beta, before, noise: 0 * beta, lambda beta, before, noise: (1 - beta).rsqrt()),
         ),
+        Misconception(
+            "the square is not quite complete: x_{t-1} enters x_t as sqrt(1 - beta) x_{t-1}, so the precision that x_t adds is "
+            "(1 - beta) / beta, not 1 / beta (and alpha_bar_t is before (1 - beta), not before - beta).",
+            _square(lambda beta: 1 / beta, lambda beta: (1 - beta).sqrt() / beta),
+        ),
+        Misconception(
+            "you observe x_t / sqrt(1 - beta) with the variance beta. Dividing x_t divides its noise as well: beta / (1 - beta).",
+            _square(lambda beta: 1 / beta, lambda beta: (1 - beta).rsqrt() / beta),
+        ),
+        Misconception(
+            "you take `before` for alpha_bar_t. It is alpha_bar_{t-1}, the level before the step; alpha_bar_t = before (1 - beta).",
+            lambda x0, x_t, beta, before: posterior(x0, x_t, beta, before / (1 - beta)),
+        ),
+        Misconception(
+            "your mean is the sum of precision times value, and is not yet multiplied with the variance.",
+            lambda x0, x_t, beta, before: (lambda mean, variance: (mean / variance, variance))(
+                *posterior(x0, x_t, beta, before)
+            ),
+        ),
+        Misconception(
+            "you return the precision; the variance is one over it.",
+            _variance(lambda beta, before: 1 / (1 - before) + (1 - beta) / beta),
+        ),
     ),
     hints=(
         "Bayes' rule: a prior N(sqrt(before) x_0, (1 - before) I) for x_{t-1}, and an observation x_t of sqrt(1 - beta) x_{t-1} "
@@ -231,6 +275,16 @@ def _reversed_kl(noise: Tensor, prediction: Tensor, beta: Tensor, before: Tensor
     small = beta * (1 - before) / (1 - before * (1 - beta))
     ratio = variance / small
     return 0.5 * noise.shape[1] * (ratio - 1 - ratio.log()) + _error(noise, prediction, beta, before, small)
+
+
+def _spread_of(ratio: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """Another ratio of the variances, a function of beta, the posterior's variance and the model's."""
+
+    def wrong(noise: Tensor, prediction: Tensor, beta: Tensor, before: Tensor, variance: Tensor) -> Tensor:
+        r = ratio(beta, beta * (1 - before) / (1 - before * (1 - beta)), variance)
+        return 0.5 * noise.shape[1] * (r - 1 - r.log()) + _error(noise, prediction, beta, before, variance)
+
+    return wrong
 
 
 def _error(noise: Tensor, prediction: Tensor, beta: Tensor, before: Tensor, variance: Tensor) -> Tensor:
@@ -296,6 +350,23 @@ KL = Exercise(
             _scaled_error(lambda beta, before, variance: (1 - before * (1 - beta)).sqrt() * (1 - beta).sqrt() / beta),
         ),
         Misconception(
+            "you square the noise's error, but not its factor's beta: the distance has beta / sqrt((1 - beta)(1 - alpha_bar_t)), "
+            "its square has beta squared.",
+            _scaled_error(lambda beta, before, variance: 1 / beta),
+        ),
+        Misconception(
+            "the ratio of the variances is upside down: in KL( q || p ) it is q's, the posterior's, over p's, the model's.",
+            _spread_of(lambda beta, small, variance: variance / small),
+        ),
+        Misconception(
+            "you take beta for the posterior's variance. That of exercise 12.2 is smaller: beta (1 - before) / (1 - alpha_bar_t).",
+            _spread_of(lambda beta, small, variance: beta / variance),
+        ),
+        Misconception(
+            "you average the squared error over the dimensions. Squared distances, and nats of independent dimensions, add.",
+            lambda noise, *rest: _spread(noise, *rest) + _error(noise, *rest) / noise.shape[1],
+        ),
+        Misconception(
             "you average over the dimensions. Nats of independent dimensions add.",
             lambda noise, *rest: kl_term(noise, *rest) / noise.shape[1],
         ),
@@ -342,6 +413,15 @@ def _draw_simple(generator: Generator) -> tuple[NoiseModel, Tensor, Tensor, Tens
     return model, alpha_bar, x0, t, Generator().manual_seed(seed)
 
 
+def _observe_loss(attempt: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, Any]:
+    """Value and gradient, and a word where the noise came from elsewhere."""
+    generator = args[-1]
+    before, seen = generator.get_state(), value_and_gradient(attempt, args)
+    if torch.equal(before, generator.get_state()):
+        raise ValueError("nothing is drawn from `generator`; is the noise torch.randn(..., generator=generator)?")
+    return dict(seen)
+
+
 def _loss_of(error: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A loss whose squared error is made of the model, x_t, t, noise, x0 and a second draw of noise."""
 
@@ -352,12 +432,12 @@ def _loss_of(error: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return wrong
 
 
-def _loss_with(signal: Callable, spread: Callable) -> Callable[..., Tensor]:
-    """The loss on points that are perturbed with other factors."""
+def _loss_with(signal: Callable, spread: Callable, target: Callable = torch.ones_like) -> Callable[..., Tensor]:
+    """The loss with other factors, functions of alpha_bar: of x_0, of the noise, and of the noise as the target."""
 
     def wrong(noise_model: Callable, alpha_bar: Tensor, x0: Tensor, t: Tensor, generator: Generator) -> Tensor:
         noise, a = _noise_like(x0, generator), alpha_bar[t][:, None]
-        return (noise_model(signal(a) * x0 + spread(a) * noise, t) - noise).square().mean()
+        return (noise_model(signal(a) * x0 + spread(a) * noise, t) - target(a) * noise).square().mean()
 
     return wrong
 
@@ -367,7 +447,7 @@ SIMPLE = Exercise(
     title="the loss that is stuck at 1",
     reference=simple_loss,
     draw=_draw_simple,
-    observe=value_and_gradient,
+    observe=_observe_loss,
     misconceptions=(
         Misconception(
             "this is the bug: the target is a second draw, and x_t knows nothing of it. The best prediction of independent noise "
@@ -400,11 +480,24 @@ SIMPLE = Exercise(
             _loss_with(lambda a: a, lambda a: 1 - a),
         ),
         Misconception(
+            "the noise's factor in x_t lacks its root: 1 - alpha_bar is a variance.",
+            _loss_with(lambda a: a.sqrt(), lambda a: 1 - a),
+        ),
+        Misconception(
+            "your target is the scaled noise sqrt(1 - alpha_bar) noise. The model predicts the noise itself, of variance 1 at "
+            "every t.",
+            _loss_with(lambda a: a.sqrt(), lambda a: (1 - a).sqrt(), lambda a: (1 - a).sqrt()),
+        ),
+        Misconception(
+            "your target is the score, -noise / sqrt(1 - alpha_bar). Here the model predicts the noise.",
+            _loss_with(lambda a: a.sqrt(), lambda a: (1 - a).sqrt(), lambda a: -(1 - a).rsqrt()),
+        ),
+        Misconception(
             "you add the noise to the unscaled x_0; the chain shrinks the signal by sqrt(alpha_bar) as the noise grows.",
             _loss_with(lambda a: 1, lambda a: (1 - a).sqrt()),
         ),
         Misconception(
-            "you sum over the dimensions. L_simple in code is a mean over all elements, so that 1 is the loss of silence.",
+            "you sum over the dimensions. L_simple in code is a mean over all elements, so that answering 0 has loss 1.",
             lambda model, alpha_bar, x0, t, generator: x0.shape[1] * simple_loss(model, alpha_bar, x0, t, generator),
         ),
         Misconception(
@@ -440,8 +533,9 @@ def _ddim(
 
 
 def _draw_ddim(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, float, Tensor]:
-    now, later = uniform(generator, low=0.15, high=0.5), uniform(generator, low=0.55, high=0.85)
-    eta = float(uniform(generator, low=0.4, high=0.9))
+    # In these ranges the roots of the usual mistakes stay real: 1 - later > s, for one.
+    now, later = uniform(generator, low=0.15, high=0.5), uniform(generator, low=0.55, high=0.7)
+    eta = float(uniform(generator, low=0.3, high=0.5))
     return normal(generator, 5, 3), normal(generator, 5, 3), now, later, eta, normal(generator, 5, 3)
 
 
@@ -470,7 +564,7 @@ DDIM = Exercise(
         Misconception(
             "you subtract s where its square belongs: variances add, standard deviations do not.",
             _ddim_with(
-                lambda now, later, eta: (1 - later - _ddim_spread(now, later, eta)).abs().sqrt(),
+                lambda now, later, eta: (1 - later - _ddim_spread(now, later, eta)).sqrt(),
                 _ddim_spread,
             ),
         ),
@@ -515,9 +609,27 @@ DDIM = Exercise(
         Misconception(
             "s lacks its second factor sqrt(1 - now / later): for a short step s must become small.",
             _ddim_with(
-                lambda now, later, eta: (1 - later - eta**2 * (1 - later) / (1 - now)).abs().sqrt(),
+                lambda now, later, eta: (1 - later - eta**2 * (1 - later) / (1 - now)).sqrt(),
                 lambda now, later, eta: eta * ((1 - later) / (1 - now)).sqrt(),
             ),
+        ),
+        Misconception(
+            "s lacks its first factor sqrt((1 - later) / (1 - now)): with eta = 1 yours is DDPM's wider choice, beta.",
+            _ddim_with(
+                lambda now, later, eta: (1 - later - eta**2 * (1 - now / later)).sqrt(),
+                lambda now, later, eta: eta * (1 - now / later).sqrt(),
+            ),
+        ),
+        Misconception(
+            "x_0's estimate has a plus: the noise is taken out of x_t, so it is subtracted.",
+            lambda x_t, prediction, now, later, eta, z: (
+                ddim_step(x_t, prediction, now, later, eta, z)
+                + 2 * later.sqrt() * (1 - now).sqrt() * prediction / now.sqrt()
+            ),
+        ),
+        Misconception(
+            "`now` and `later` are swapped: `later` is nearer to the data and larger, and s has the root of a negative number.",
+            lambda x_t, prediction, now, later, eta, z: ddim_step(x_t, prediction, later, now, eta, z),
         ),
     ),
     hints=(
@@ -592,6 +704,22 @@ LEVELS = Exercise(
         Misconception(
             "evenly from the last index to index 0: it ends at 1, but spends a whole network call on the tiny step from index 0.",
             _levels_at(_even),
+        ),
+        Misconception(
+            "you space n_steps + 1 indices evenly and pair them: the number of steps is right, but the last one ends at "
+            "alpha_bar[0], which is still noisy.",
+            lambda alpha_bar, n_steps: _circulating(alpha_bar, n_steps + 1),
+        ),
+        Misconception(
+            "your last step ends at alpha_bar[-1]: Python's index -1 is the noisiest level. Below index 0 lies clean data, 1.",
+            _levels_at(_trailing, lambda alpha_bar: alpha_bar[-1:]),
+        ),
+        Misconception(
+            "each step of yours ends one index further on. It has to reach the start of the next step, N / n_steps indices on.",
+            lambda alpha_bar, n_steps: (
+                ddim_levels(alpha_bar, n_steps)[0],
+                torch.cat([alpha_bar.new_ones(1), alpha_bar])[_trailing(len(alpha_bar), n_steps)],
+            ),
         ),
         Misconception(
             "you are one index too low: N steps count from 0 to N - 1, and the first step starts at N - 1.",
@@ -669,6 +797,28 @@ WEIGHTS = Exercise(
             "the noise loss gets the data loss's weight. The squared noise error is the SNR times the squared data error: divide "
             "by it.",
             _weights_of(_capped, _capped, _velocity_weight),
+        ),
+        Misconception(
+            "you give all three losses the data loss's weight. The noise's squared error is SNR times the data's, the velocity's "
+            "SNR + 1 times: divide by these.",
+            _weights_of(_capped, _capped, _capped),
+        ),
+        Misconception(
+            "noise and velocity are swapped: the noise's squared error is SNR times the data's, the velocity's SNR + 1 times.",
+            _weights_of(_velocity_weight, _capped, _noise_weight),
+        ),
+        Misconception(
+            "you multiply with SNR and SNR + 1. Where the error is larger the weight has to be smaller: divide.",
+            _weights_of(
+                lambda snr, gamma: _capped(snr, gamma) * snr,
+                _capped,
+                lambda snr, gamma: _capped(snr, gamma) * (snr + 1),
+            ),
+        ),
+        Misconception(
+            "you divide by 1 + 1/SNR, or multiply with alpha_bar: that is the velocity's squared error in units of the "
+            "noise's. The weight is the data loss's.",
+            _weights_of(_noise_weight, _capped, lambda snr, gamma: _capped(snr, gamma) / (1 + 1 / snr)),
         ),
         Misconception(
             "the noise weight is multiplied with the SNR where it has to be divided by it.",
