@@ -122,4 +122,4 @@ def test_fashion_images_are_near_the_floor(name, most, confidence):
     assert numbers.confidence > confidence
     assert numbers.nearest >= 0.8 * numbers.floor_nearest
     if name == "fashion-vp":
-        assert numbers.label_accuracy >= 0.85
+        assert numbers.label_accuracy >= 0.8
