@@ -13,7 +13,7 @@ NO_BROWSER := $(shell if [ -n "$$SSH_CONNECTION" ] || { [ "$$(uname)" = Linux ] 
 AS_ROOT := $(shell if [ "$$(id -u)" = 0 ]; then echo --allow-root; fi)
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up lab test run publish outputs lint lock doctor clean
+.PHONY: help set-up lab test run publish outputs site lint lock doctor clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -39,6 +39,9 @@ publish: set-up ## write notebooks/ from solutions/
 
 outputs: set-up ## execute solutions/ and store the outputs there
 	@$(BIN)/coursework run --tree solutions --store --jobs $(JOBS)
+
+site: set-up ## build the website into build/site/ (the worked lessons; for learners TREE=notebooks)
+	@$(BIN)/python site/build.py $(if $(TREE),--tree $(TREE))
 
 lint: set-up ## check style and formatting
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

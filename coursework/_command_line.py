@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from coursework import running
+from coursework import run_parameters
 
 REFUSED, INTERRUPTED = 2, 130
 
@@ -41,4 +41,4 @@ def read_parameters(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         if not pair.partition("=")[0].isidentifier() or "=" not in pair:
             refuse(f"-p takes a name and a value (-p seed 1), got {pair!r}")
-    return {name: running.parse_value(value) for name, _, value in (pair.partition("=") for pair in pairs)}
+    return {name: run_parameters.parse_value(value) for name, _, value in (pair.partition("=") for pair in pairs)}

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from tqdm import tqdm
 
-from coursework import cli_models, environment, running
+from coursework import cli_grading, cli_models, environment, running
 from coursework._command_line import INTERRUPTED, PairsCommand, read_parameters, refuse
+from coursework.run_reports import ReportError, Reports
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 app.add_typer(cli_models.app)
+app.add_typer(cli_grading.app)
 MARKS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 
 Names = Annotated[list[str] | None, typer.Argument(help='lessons by number or name ("01", "01_score"); all if none')]
@@ -28,8 +30,14 @@ Pairs = Annotated[
     ),
 ]
 Jobs = Annotated[int, typer.Option(help="lessons that run at the same time")]
-Tree = Annotated[str, typer.Option(help="notebooks (as learners get them) or solutions")]
-Timeout = Annotated[float, typer.Option(help="seconds that one cell may take")]
+Tree = Annotated[str, typer.Option(help="notebooks (as learners get them), solutions, or both")]
+Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="what one cell may take")]
+LessonTimeout = Annotated[float, typer.Option(metavar="SECONDS", help="what one lesson may take")]
+JUnit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="write a report in JUnit's XML")]
+Pages = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FOLDER", help="write a summary page, with each executed lesson as a page"),
+]
 Store = Annotated[bool, typer.Option("--store", help="write the outputs back (with --tree solutions)")]
 Check = Annotated[bool, typer.Option("--check", help="write nothing; fail where notebooks/ are not up to date")]
 
@@ -77,13 +85,18 @@ def run(
     jobs: Jobs = 1,
     tree: Tree = "notebooks",
     timeout: Timeout = 300.0,
+    lesson_timeout: LessonTimeout = 1800.0,
     store: Store = False,
+    junit: JUnit = None,
+    html: Pages = None,
 ) -> None:
     """Execute lessons, and say how each went."""
-    options = {"tree": tree, "out": out, "jobs": jobs, "timeout": timeout, "store": store}
+    limits = {"timeout": timeout, "lesson_timeout": lesson_timeout}
+    parameters = read_parameters(parameter or [])
     try:
-        outcomes = run_with_progress(here(), names or [], read_parameters(parameter or []), options)
-    except running.RunError as error:
+        tasks = running.plan(here(), names or [], tree=tree, out=out, parameters=parameters, **limits)
+        outcomes = run_with_progress(tasks, running.run(tasks, jobs, store), Reports(tasks, junit, html))
+    except (running.RunError, ReportError) as error:
         refuse(str(error))
     except KeyboardInterrupt:
         print("coursework: interrupted; no kernel is left running", file=sys.stderr)
@@ -102,16 +115,23 @@ def termination_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def run_with_progress(root: Path, names: list[str], parameters: dict[str, Any], options: dict) -> list[running.Outcome]:
-    """Runs lessons with a line for each that is done, and a bar in a terminal."""
-    with termination_interrupts(), tqdm(unit="lesson", disable=None, leave=False) as bar:
-
-        def show(outcome: running.Outcome, n_lessons: int) -> None:
-            bar.total = n_lessons
+def run_with_progress(
+    tasks: Sequence[running.Task], done: Iterator[running.Outcome], reports: Reports
+) -> list[running.Outcome]:
+    """Runs lessons with a line for each that is done, a bar in a terminal, and reports that are always up to date."""
+    outcomes = []
+    with (
+        termination_interrupts(),
+        closing(done),
+        tqdm(total=len(tasks), unit="lesson", disable=None, leave=False) as bar,
+    ):
+        for outcome in done:
+            outcomes.append(outcome)
+            reports.write(outcomes)
             bar.update()
-            tqdm.write(f"{outcome.name}: {outcome.status}, {outcome.seconds:.1f} s {outcome.error}".rstrip())
-
-        return running.run(root, names, parameters=parameters, on_outcome=show, **options)
+            name = running.label(outcome.task, tasks)
+            tqdm.write(f"{name}: {outcome.status}, {outcome.seconds:.1f} s {outcome.error}".rstrip())
+    return outcomes
 
 
 @app.command()

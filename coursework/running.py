@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import logging
+import math
 import multiprocessing
 import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -19,11 +18,15 @@ from typing import Any
 
 import nbformat
 
+from coursework import run_parameters
 from coursework._files import write_atomically
 from coursework.environment import cores, first_line
 
 TREES = ("notebooks", "solutions")
+BOTH = "both"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # colours in a traceback
+LAST_LINES = 20  # of an error, in an outcome's details
 VERDICT = re.compile(r"^\S Exercise \S+ .*: (passed|not attempted|wrong)$", re.MULTILINE)
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 QUIET_KERNEL = ["--IPKernelApp.log_level=50"]  # its log would go to the terminal; a cell's errors are in the lesson
@@ -38,27 +41,41 @@ class RunError(ValueError):
 
 @dataclass(frozen=True)
 class Task:
-    """One lesson to execute: where from, where to, and how."""
+    """One lesson to execute: where from, where to, and how. `timeout` seconds a cell, `lesson_timeout` for them all."""
 
     source: Path
     output: Path
     parameters: Mapping[str, Any]
     timeout: float
+    lesson_timeout: float = math.inf
 
     @property
     def name(self) -> str:
         """The lesson's name, such as 01_score_function."""
         return self.source.stem
 
+    @property
+    def tree(self) -> str:
+        """The folder that the lesson is in, "notebooks" or "solutions"."""
+        return self.source.parent.name
+
+    @property
+    def part(self) -> Path:
+        """The file that grows while the lesson runs."""
+        return self.output.with_name(f".{self.name}.part.ipynb")
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a lesson went: the error's first line (empty if it ran), seconds, and how many checks ended how."""
+    """How a lesson went: seconds, the error's first line (empty if it ran to its end), and how many checks ended how.
 
-    name: str
-    output: Path
+    `details` are the code of the cell that failed and the error's last lines.
+    """
+
+    task: Task
     seconds: float
     error: str = ""
+    details: str = ""
     passed: int = 0
     not_attempted: int = 0
     wrong: int = 0
@@ -113,52 +130,6 @@ def find_lessons(folder: Path, names: Iterable[str] = ()) -> list[Path]:
     return [path for path in there if not names or any(matches(path.stem, name) for name in names)]
 
 
-# Parameters
-
-
-def parse_value(text: str) -> Any:
-    """Reads a parameter's value: a JSON or Python literal ("3", "1e-3", "true", "[1, 2]"), else the text itself."""
-    for read in (json.loads, ast.literal_eval):
-        with suppress(ValueError, SyntaxError):
-            return read(text)
-    return text
-
-
-def defined_parameters(notebook: Path) -> set[str] | None:
-    """Returns the names that a lesson's cell tagged `parameters` assigns; None where it has no such cell."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
-    return set(assigned_names(tagged[0].source)) if tagged else None
-
-
-def assigned_names(source: str) -> Iterator[str]:
-    """Yields the names that the statements of a cell assign."""
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            yield from (name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name))
-
-
-def check_parameters(notebooks: Iterable[Path], parameters: Mapping[str, Any]) -> None:
-    """Makes sure that each lesson defines each parameter: papermill itself would only warn.
-
-    Raises:
-        RunError: naming each lesson without a `parameters` cell and each unknown name.
-    """
-    problems = [text for path in notebooks for text in unknown_parameters(path, parameters)] if parameters else []
-    if problems:
-        raise RunError("\n".join(problems))
-
-
-def unknown_parameters(notebook: Path, parameters: Mapping[str, Any]) -> list[str]:
-    """Returns a line for each parameter that a lesson does not define."""
-    there = defined_parameters(notebook)
-    if there is None:
-        return [f"{notebook.stem} has no cell tagged 'parameters', so it takes none"]
-    unknown = [name for name in parameters if name not in there]
-    return [f"{notebook.stem} has no parameter {name!r}; it has {', '.join(sorted(there))}" for name in unknown]
-
-
 # Executing
 
 
@@ -170,41 +141,70 @@ def execute(task: Task) -> Outcome:
     import papermill
 
     started = time.perf_counter()
-    part = task.output.with_name(f".{task.name}.part.ipynb")
     kernel = {"cwd": task.source.parent, "kernel_name": "python3", "extra_arguments": list(QUIET_KERNEL)}
     options = {**kernel, "language": "python", "progress_bar": False, "coalesce_streams": True}
-    error = ""
+    options["timeout_func"] = lambda cell: cell_limit(task, time.perf_counter() - started)
+    problem = None
+    for left in (task.part, task.output):  # of an earlier run
+        left.unlink(missing_ok=True)
     try:
-        papermill.execute_notebook(task.source, part, dict(task.parameters), execution_timeout=task.timeout, **options)
-    except Exception as problem:
-        error = describe(problem)
+        papermill.execute_notebook(task.source, task.part, dict(task.parameters), **options)
+    except Exception as error:
+        problem = error
     except BaseException:
-        part.unlink(missing_ok=True)
+        task.part.unlink(missing_ok=True)
         raise
-    if part.exists():
-        os.replace(part, task.output)
-    return count_checks(Outcome(task.name, task.output, time.perf_counter() - started, error))
+    return finish(task, time.perf_counter() - started, problem)
 
 
-def describe(problem: Exception) -> str:
-    """Returns one line on why a lesson did not run to its end."""
+def cell_limit(task: Task, seconds: float) -> float:
+    """Returns how long the next cell may take where the lesson has taken this many seconds."""
+    return min(task.timeout, max(task.lesson_timeout - seconds, 0.1))  # 0 would mean: no limit
+
+
+def finish(task: Task, seconds: float, problem: Exception | None) -> Outcome:
+    """Puts the executed lesson in its place, and returns its outcome with what the file says about it."""
+    outcome = Outcome(task, seconds, error=f"{type(problem).__name__}: {first_line(problem)}" if problem else "")
+    if not task.part.exists():  # it did not even start
+        return outcome
+    os.replace(task.part, task.output)
+    notebook = nbformat.read(task.output, as_version=4)
+    outcome = count_checks(outcome, notebook)
+    return describe(outcome, notebook, problem) if problem else outcome
+
+
+def describe(outcome: Outcome, notebook: nbformat.NotebookNode, problem: Exception) -> Outcome:
+    """Adds what happened in which cell."""
+    from nbclient.exceptions import CellTimeoutError
     from papermill import PapermillExecutionError
 
+    cell = last_started(notebook)
+    if cell is None:
+        return outcome
+    where, error, lines = f"cell [{cell.execution_count or '*'}]", outcome.error, [outcome.error]
     if isinstance(problem, PapermillExecutionError):
         reason = (str(problem.evalue).strip().splitlines() or [""])[0]
-        return f"cell [{problem.exec_count}]: {problem.ename}: {reason}"
-    return f"{type(problem).__name__}: {first_line(problem)}"
+        error, lines = f"{problem.ename}: {reason}", "\n".join(problem.traceback).splitlines()
+    elif isinstance(problem, CellTimeoutError):
+        task = outcome.task
+        late = outcome.seconds >= task.lesson_timeout
+        error = f"the lesson took more than {task.lesson_timeout:g} s" if late else f"took more than {task.timeout:g} s"
+        lines = [error]
+    last = "\n".join(ESCAPES.sub("", line) for line in lines[-LAST_LINES:])
+    return replace(outcome, error=f"{where}: {error}", details=f"{where}:\n{cell.source}\n\n{last}")
 
 
-def count_checks(outcome: Outcome) -> Outcome:
+def last_started(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
+    """Returns the last code cell that papermill started; None if it got to none."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return next((cell for cell in reversed(code) if cell.metadata.get("papermill", {}).get("start_time")), None)
+
+
+def count_checks(outcome: Outcome, notebook: nbformat.NotebookNode) -> Outcome:
     """Adds how many checks passed, were not attempted and were wrong, read from what they displayed."""
-    with suppress(OSError, ValueError):
-        found = [
-            verdict for text in texts(nbformat.read(outcome.output, as_version=4)) for verdict in VERDICT.findall(text)
-        ]
-        counts = {"passed": "passed", "not_attempted": "not attempted", "wrong": "wrong"}
-        return replace(outcome, **{field: found.count(verdict) for field, verdict in counts.items()})
-    return outcome
+    found = [verdict for text in texts(notebook) for verdict in VERDICT.findall(text)]
+    counts = {"passed": "passed", "not_attempted": "not attempted", "wrong": "wrong"}
+    return replace(outcome, **{field: found.count(verdict) for field, verdict in counts.items()})
 
 
 def texts(notebook: nbformat.NotebookNode) -> Iterator[str]:
@@ -252,10 +252,11 @@ class Worker:
         """Returns what the process sent, or that it died."""
         try:
             result = self.results.recv()
+            self.process.join()
         except EOFError:
-            seconds = time.perf_counter() - self.started
-            result = Outcome(self.task.name, self.task.output, seconds, "the worker process died")
-        self.process.join()
+            self.process.join()
+            died = RuntimeError(f"the worker process died (exit code {self.process.exitcode})")
+            result = finish(self.task, time.perf_counter() - self.started, died)
         return result
 
 
@@ -297,79 +298,102 @@ def end_workers(workers: Iterable[Worker]) -> None:
         worker.process.kill()
 
 
-def run(
+def plan(
     root: Path,
     names: Iterable[str] = (),
     *,
     tree: str = "notebooks",
     out: Path | None = None,
     parameters: Mapping[str, Any] | None = None,
-    jobs: int = 1,
     timeout: float = 300.0,
-    store: bool = False,
-    on_outcome: Callable[[Outcome, int], None] | None = None,
-) -> list[Outcome]:
-    """Executes lessons of a course tree.
+    lesson_timeout: float = math.inf,
+) -> list[Task]:
+    """Returns the lessons of a course tree to execute, in order; nothing is executed.
 
     Args:
         root: the course tree.
         names: which lessons, by number or by how the name begins; all of them if empty.
-        tree: "notebooks" or "solutions".
-        out: the folder for the executed lessons; build/executed by default, and solutions/ in it for that tree.
+        tree: "notebooks", "solutions" or "both".
+        out: the folder for the executed lessons; build/executed by default, and solutions/ in it for that tree. With
+            "both" it gets a folder solutions/ too.
         parameters: replace values of the lessons' `parameters` cells.
-        jobs: how many lessons run at the same time.
         timeout: seconds that a cell may take.
-        store: write the outputs of each lesson that ran to its end back into solutions/.
-        on_outcome: called after each lesson with its outcome and the number of lessons.
-
-    Returns:
-        The outcomes in the order of the lessons; a lesson that fails does not stop the others.
+        lesson_timeout: seconds that a lesson may take.
 
     Raises:
-        RunError: if the request is refused; nothing was executed then.
+        RunError: if the request makes no sense, a name picks no lesson, or a lesson does not take a parameter.
     """
-    parameters = parameters or {}
-    refuse_options(tree, parameters, jobs, timeout, store)
-    sources = find_lessons(course_tree(root) / tree, names)
-    check_parameters(sources, parameters)
-    folder = (out or default_folder(root, tree)).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    tasks = [Task(path.resolve(), folder / path.name, parameters, timeout) for path in sources]
-    outcomes = []
-    with closing(execute_all(tasks, min(jobs, len(tasks)))) as done:
-        for outcome in done:
-            if store and outcome.status == "ok":
-                store_outputs(root / tree / outcome.output.name, outcome.output)
-            outcomes.append(outcome)
-            if on_outcome:
-                on_outcome(outcome, len(tasks))
-    return sorted(outcomes, key=lambda outcome: outcome.name)
+    if tree not in (*TREES, BOTH):
+        raise RunError(f"tree: expected one of {', '.join((*TREES, BOTH))}, got {tree!r}")
+    for name, seconds in (("timeout", timeout), ("lesson_timeout", lesson_timeout)):
+        if not seconds > 0:
+            raise RunError(f"{name}: expected a positive number of seconds, got {seconds}")
+    parameters, names = parameters or {}, list(names)
+    trees = TREES if tree == BOTH else (tree,)
+    sources = {t: find_lessons(course_tree(root) / t, names) for t in trees}
+    problems = run_parameters.problems([path for paths in sources.values() for path in paths], parameters)
+    if problems:
+        raise RunError("\n".join(problems))
+    if out is not None and out.resolve() in [(root / t).resolve() for t in TREES]:
+        raise RunError(f"out: {out} holds the lessons themselves; name another folder")
+    folders = {t: output_folder(root, t, out, len(trees) > 1) for t in trees}
+    return [
+        Task(path.resolve(), folders[t] / path.name, parameters, timeout, lesson_timeout)
+        for t in trees
+        for path in sources[t]
+    ]
 
 
-def refuse_options(tree: str, parameters: Mapping[str, Any], jobs: int, timeout: float, store: bool) -> None:
-    """Raises RunError for options that make no sense, alone or together."""
-    if tree not in TREES:
-        raise RunError(f"tree: expected one of {', '.join(TREES)}, got {tree!r}")
+def output_folder(root: Path, tree: str, out: Path | None, both: bool) -> Path:
+    """Where the executed lessons of a tree go."""
+    inner = "solutions" if tree == "solutions" and (both or out is None) else ""
+    return ((out or root / "build" / "executed") / inner).resolve()
+
+
+def run(tasks: Sequence[Task], jobs: int = 1, store: bool = False) -> Iterator[Outcome]:
+    """Executes lessons and yields each outcome as it comes; a lesson that fails does not stop the others.
+
+    Args:
+        tasks: what to execute, from `plan`.
+        jobs: how many lessons run at the same time.
+        store: write the outputs of each lesson that ran to its end back into solutions/.
+
+    Closing the iterator, or an interrupt, ends what runs, its kernels too.
+
+    Raises:
+        RunError: if the options make no sense; nothing was executed then.
+    """
     if jobs < 1:
         raise RunError(f"jobs: expected at least 1, got {jobs}")
-    if not timeout > 0:
-        raise RunError(f"timeout: expected a positive number of seconds, got {timeout}")
-    if store and (tree != "solutions" or parameters):
+    if store and any(task.tree != "solutions" or task.parameters for task in tasks):
         raise RunError("store: only for the tree solutions, with the lessons' own parameters")
+    for task in tasks:
+        task.output.parent.mkdir(parents=True, exist_ok=True)
+    return _run(tasks, min(jobs, len(tasks)), store)
 
 
-def default_folder(root: Path, tree: str) -> Path:
-    """Where executed lessons go unless told otherwise."""
-    return root / "build" / "executed" / ("" if tree == "notebooks" else tree)
+def _run(tasks: Sequence[Task], jobs: int, store: bool) -> Iterator[Outcome]:
+    with closing(execute_all(tasks, jobs)) as done:
+        for outcome in done:
+            if store and outcome.status == "ok":
+                store_outputs(outcome.task.source, outcome.task.output)
+            yield outcome
+
+
+def label(task: Task, tasks: Sequence[Task]) -> str:
+    """Returns the lesson's name, with its tree where the tasks are from both."""
+    return task.name if len({t.tree for t in tasks}) == 1 else f"{task.tree}/{task.name}"
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """Returns the table that ends a run."""
-    width = max(len("lesson"), *(len(o.name) for o in outcomes))
+    """Returns the table that ends a run, in the order of the lessons."""
+    outcomes = sorted(outcomes, key=lambda outcome: (outcome.task.tree, outcome.task.name))
+    labels = [label(outcome.task, [o.task for o in outcomes]) for outcome in outcomes]
+    width = max(len("lesson"), *map(len, labels))
     head = f"{'lesson':{width}}  status  seconds  passed  not attempted  wrong  error"
     rows = [
-        f"{o.name:{width}}  {o.status:6}  {o.seconds:7.1f}  {o.passed:6}  {o.not_attempted:13}  {o.wrong:5}  {o.error}"
-        for o in outcomes
+        f"{name:{width}}  {o.status:6}  {o.seconds:7.1f}  {o.passed:6}  {o.not_attempted:13}  {o.wrong:5}  {o.error}"
+        for name, o in zip(labels, outcomes, strict=True)
     ]
     return "\n".join(line.rstrip() for line in [head, *rows])
 

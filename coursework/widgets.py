@@ -5,10 +5,41 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
+import anywidget
 import ipywidgets
 from matplotlib.figure import Figure
 
 from coursework.plots import png
+
+
+class SpokenLabels(anywidget.AnyWidget):
+    """Nothing to see: names the sliders of its box for screen readers, which ipywidgets leaves without a name."""
+
+    _esm = """
+    const nameSliders = (box) => box.querySelectorAll(".widget-slider").forEach((slider) => {
+        const label = slider.querySelector(".widget-label")?.textContent.trim() ?? "";
+        slider.querySelector(".noUi-handle")?.setAttribute("aria-label", label);
+        const readout = slider.querySelector(".widget-readout");
+        if (readout?.isContentEditable) {
+            readout.setAttribute("role", "textbox");
+            readout.setAttribute("aria-label", `${label}, value`);
+        }
+    });
+    function render({ el }) {
+        el.style.display = "none";
+        let box = null;
+        const observer = new MutationObserver(() => nameSliders(box));
+        const start = () => {
+            box = el.closest(".widget-vbox");
+            if (!box) return requestAnimationFrame(start); // not in the page yet
+            observer.observe(box, { childList: true, subtree: true });
+            nameSliders(box);
+        };
+        start();
+        return () => observer.disconnect();
+    }
+    export default { render };
+    """
 
 
 class Explorer(ipywidgets.VBox):
@@ -26,7 +57,7 @@ class Explorer(ipywidgets.VBox):
             control.layout = ipywidgets.Layout(width="480px")
         self.picture = ipywidgets.HTML()
         self._redraw()
-        super().__init__([*controls.values(), self.picture])
+        super().__init__([*controls.values(), self.picture, SpokenLabels()])
 
     def _redraw(self, change: dict[str, Any] | None = None) -> None:
         values = {name: control.value for name, control in self.controls.items()}

@@ -1,16 +1,22 @@
-"""What only a browser shows: JupyterLab opens lesson 01, all cells run, the explorer's slider moves the picture."""
+"""What only a browser shows: JupyterLab runs a whole lesson, and the sliders of every explorer move its picture."""
 
 import os
+import re
 import secrets
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbformat import v4
+
+from tests.explorer_cells import LESSONS, explorer_cells
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 IN_CI = os.environ.get("COURSEWORK_CI") == "1"
@@ -35,11 +41,38 @@ CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets
                    errors: cell.model.outputs.toJSON().filter(o => o.output_type === 'error').length}))"""
 
 
+PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"
+PICTURE = f"{PANEL} .widget-html-content img"
+NEXT_PICTURE = """(selector) => {
+    const picture = document.querySelector(selector), box = picture.parentElement;
+    window.moved = new Promise((resolve) => {
+        let pressed = null;
+        document.addEventListener("keydown", (key) => { pressed ??= key.timeStamp; }, { capture: true, once: true });
+        const observer = new MutationObserver(async () => {
+            const now = box.querySelector("img");
+            if (now.src === picture.src) return;
+            observer.disconnect();
+            await now.decode();
+            resolve(performance.now() - pressed);
+        });
+        observer.observe(box, { childList: true, subtree: true, attributes: true });
+    });
+}"""
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A JupyterLab on a copy of the lessons; yields its address with the token."""
+    """A JupyterLab on a copy of the lessons, and in explorers/ on the part of each that its explorer needs.
+
+    Yields its address with the token and a place for the notebook's path, and its log.
+    """
     root, token = tmp_path_factory.mktemp("lab"), secrets.token_hex(16)
     shutil.copytree(NOTEBOOKS, root / "notebooks")
+    (root / "explorers").mkdir()
+    for name in LESSONS:
+        cells = [v4.new_code_cell(source) for source in explorer_cells(name)]
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
+        nbformat.write(v4.new_notebook(cells=cells, metadata=kernel), root / "explorers" / f"{name}.ipynb")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -61,7 +94,7 @@ def server(tmp_path_factory):
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **own})
     try:
         _wait_for(f"http://127.0.0.1:{port}/api?token={token}")
-        yield f"http://127.0.0.1:{port}/lab/tree/notebooks/{{}}?token={token}"
+        yield f"http://127.0.0.1:{port}/lab/tree/{{}}?token={token}", root / "log"
     finally:
         process.terminate()
         process.wait(20)
@@ -99,35 +132,79 @@ def run_all(page, address):
     return page.evaluate(CELLS)
 
 
-def move(page, slider):
-    """Press the right arrow on a slider and return the picture's address before and after."""
-    picture = page.locator(".widget-html-content img").first
-    picture.scroll_into_view_if_needed()
-    before = picture.get_attribute("src")
-    slider.focus()
-    for _ in range(8):
-        slider.press("ArrowRight")
-    page.wait_for_function("([old]) => document.querySelector('.widget-html-content img').src !== old", arg=[before])
-    return before, picture.get_attribute("src")
+def shut_down(page):
+    """End the open lesson's kernel."""
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
 
 
-def test_lesson_01_runs_and_its_explorer_moves(page, server):
-    problems = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    cells = run_all(page, server.format("01_score_function.ipynb"))
-    assert len(cells) > 20
-    assert [c for c in cells if c["errors"]] == []
+@pytest.fixture
+def problems(page, server):
+    """The errors of the page, of its console, and of the server and its kernels, from here on."""
+    found, log = [], server[1]
+    written = log.stat().st_size
+    on_error = lambda error: found.append(str(error))  # noqa: E731 (the same function is taken off again)
+    on_console = lambda message: found.append(message.text) if message.type == "error" else None  # noqa: E731
+    page.on("pageerror", on_error)
+    page.on("console", on_console)
 
+    def all_of_them():
+        new = log.read_text()[written:]
+        return found + re.findall(r"^(?:\[[EC] .*|Traceback.*|\w*(?:Error|Exception|Warning)\b.*)$", new, re.MULTILINE)
+
+    yield all_of_them
+    page.remove_listener("pageerror", on_error)
+    page.remove_listener("console", on_console)
+
+
+def scroll_to_explorer(page):
     page.evaluate(
         """() => { const notebook = window.jupyterapp.shell.currentWidget.content;
                    const at = notebook.widgets.findIndex(c => c.model.sharedModel.source.includes('Explorer('));
                    notebook.activeCellIndex = at; notebook.scrollToItem(at); }"""
     )
-    page.wait_for_selector(".widget-html-content img")
-    readout = page.locator(".widget-readout").first.inner_text()
-    before, after = move(page, page.locator(".noUi-handle").first)
-    assert before != after
-    assert page.locator(".widget-readout").first.inner_text() != readout
+    page.wait_for_selector(PICTURE)
+
+
+def press(page, slider):
+    """Move a slider one step by its arrow key; return the milliseconds until the next picture, which must come."""
+    page.evaluate(NEXT_PICTURE, PICTURE)
+    at_the_end = slider.get_attribute("aria-valuenow") == slider.get_attribute("aria-valuemax")
+    slider.press("ArrowLeft" if at_the_end else "ArrowRight")
+    return page.evaluate("() => Promise.race([window.moved, new Promise((r) => setTimeout(r, 60000, null))])")
+
+
+def test_a_whole_lesson_runs(page, server, problems):
+    cells = run_all(page, server[0].format("notebooks/01_score_function.ipynb"))
+    assert len(cells) > 20
+    assert [c for c in cells if c["errors"]] == []
+    scroll_to_explorer(page)
+    assert press(page, page.locator(f"{PANEL} .noUi-handle").first) is not None
+    shut_down(page)
+    assert problems() == []
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_every_slider_of_an_explorer_is_named_and_moves_its_picture(name, page, server, problems, capsys):
+    cells = run_all(page, server[0].format(f"explorers/{name}.ipynb"))
+    assert [c for c in cells if c["errors"]] == []
+    scroll_to_explorer(page)
+    labels = page.locator(f"{PANEL} .widget-slider .widget-label").all_inner_texts()
+    assert labels
+    assert all(labels)
+    times = {}
+    for label in labels:
+        slider = page.locator(PANEL).get_by_role("slider", name=label, exact=True)
+        whole = page.locator(f"{PANEL} .widget-slider", has=page.get_by_role("slider", name=label, exact=True))
+        readout = whole.locator(".widget-readout")
+        slider.focus()
+        before = readout.inner_text()
+        times[label] = [press(page, slider) for _ in range(4)]
+        assert None not in times[label], f"{label}: a step that changes no picture"
+        assert readout.inner_text() != before
     SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SHOTS / "lesson_01.png")
-    assert problems == []
+    page.screenshot(path=SHOTS / f"explorer_{name}.png")
+    shut_down(page)
+    with capsys.disabled():
+        medians = ", ".join(f"{label} {statistics.median(values):.0f}" for label, values in times.items())
+        print(f"\n{name}: milliseconds from key to picture: {medians}")
+    assert problems() == []

@@ -152,7 +152,8 @@ def _difference(got: Any, expected: Any, rtol: float) -> str:
     if got is None:
         return "your function returns None. Is a `return` missing?"
     if not isinstance(got, Tensor):
-        return f"expected a torch.Tensor, got {_kind(got)}"
+        note = "; torch.stack of tensors, or torch.tensor of numbers, makes one of it" if isinstance(got, list) else ""
+        return f"expected a torch.Tensor, got {_kind(got)}{note}"
     for what in ("shape", "dtype", "device"):
         mine, wanted = getattr(got, what), getattr(expected, what)
         if mine != wanted:
