@@ -138,7 +138,8 @@ def posterior_score(
     operator: (M, D), or a linear function (B, *S) -> (B, ...); y: (M,), or (B, M) for measurements of their own (not
     for "exact"). noise_std > 0, or 0 for "pseudoinverse". Shapes: x (B, *S), flattened for a matrix.
     With a trained network start a solver where alpha is about 0.1, not at T: x0_hat divides the network's error by
-    alpha, which is 0.0066 at T for VP, and the run may overflow. "dps" is stiff: steps h must keep g^2 h |A J|^2 below about noise_std^2.
+    alpha, which is 0.0066 at T for VP, and the run may overflow. "dps" is stiff: a step h has to keep g^2 h |A J|^2
+    below about noise_std^2.
     Source: Chung et al. 2023, eq. 16 (dps, with its step 1 / noise_std^2); Song, Vahdat, Mardani & Kautz 2023, eq. 7
     and 8.
     """
