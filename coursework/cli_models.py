@@ -86,7 +86,7 @@ def read_recipe(name: str, changes: dict[str, Any]) -> Any:
 def sample(
     name: Name,
     out: Annotated[Path, typer.Option("--out", help="the picture, a .png")] = Path("samples.png"),
-    n: Annotated[int, typer.Option(help="how many samples")] = 40,
+    n: Annotated[int, typer.Option("-n", "--n", help="how many samples")] = 40,
     label: Annotated[int | None, typer.Option(help="of which class; without it, all in turn")] = None,
     solver: Solver = "heun",
     grid: Grid = "karras",
@@ -117,14 +117,19 @@ def sample(
 def evaluate(
     name: Name,
     out: Annotated[Path | None, typer.Option("--out", help="also write the numbers here, as .json")] = None,
-    n: Annotated[int | None, typer.Option(help="how many samples [default: as many as held-out images]")] = None,
+    n: Annotated[
+        int | None, typer.Option("-n", "--n", help="how many samples [default: as many as held-out images]")
+    ] = None,
     solver: Solver = "heun",
     grid: Grid = "karras",
     steps: Annotated[int, typer.Option(help="of the solver")] = 30,
     seed: int = 0,
     cpu: Cpu = False,
 ) -> None:
-    """Compare a trained model's samples with real images."""
+    """Compare a trained model's samples with real images.
+
+    On several processes: torchrun --standalone --nproc-per-node 2 -m coursework.cli evaluate NAME -n 1000
+    """
     from coursework import evaluation, training
     from coursework._files import write_atomically
 

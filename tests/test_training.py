@@ -385,6 +385,7 @@ import json, sys, torch
 torch.set_num_threads(1)
 from pathlib import Path
 from coursework import generation, models
+from coursework.metrics import frechet_distance, inception_score
 from coursework.recipes import Recipe
 from coursework.training import Run, default_accelerator, leave, train
 
@@ -398,8 +399,11 @@ del run
 model = train(recipe, folder, accelerator=accelerator, save_every=5, show_progress=False)
 labels = torch.arange(7)
 images = generation.generate(model, (7, 1, 8, 8), labels=labels, n_steps=2, batch_size=2, accelerator=accelerator)
+features = torch.randn(2, 50, 4, generator=torch.Generator().manual_seed(0))
+scores = [frechet_distance(*features), *inception_score(features[0])]
 if accelerator.is_main_process:
-    torch.save({"n": accelerator.num_processes, "gradients": gradients, "images": images}, folder / "seen.pt")
+    seen = {"n": accelerator.num_processes, "gradients": gradients, "images": images, "scores": scores}
+    torch.save(seen, folder / "seen.pt")
 leave(accelerator)
 """
 
@@ -417,6 +421,7 @@ def test_two_processes_train_and_sample_as_one_does(tmp_path):
     for one, two in zip(losses(tmp_path / "1").values(), losses(tmp_path / "2").values(), strict=True):
         assert [float(v) for v in two] == pytest.approx([float(v) for v in one], rel=1e-3)
     torch.testing.assert_close(seen[2]["images"], seen[1]["images"], rtol=1e-2, atol=1e-2)
+    assert seen[2]["scores"] == pytest.approx(seen[1]["scores"], rel=1e-9)
 
 
 def test_processes_that_do_not_find_each_other_are_refused(monkeypatch):

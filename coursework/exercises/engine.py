@@ -1,4 +1,4 @@
-"""What an exercise is, and how an attempt at it is judged (DESIGN: three outcomes, named misconceptions)."""
+"""What an exercise is, and how an attempt at it is judged: three outcomes, and mistakes that have a name."""
 
 import importlib
 from collections.abc import Callable, Mapping

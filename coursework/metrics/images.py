@@ -31,7 +31,7 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     Source: Heusel et al. 2017, eq. 6.
     """
     _features(real, generated)
-    metric = FrechetInceptionDistance(feature=_AsTheyAre(real.shape[1]))
+    metric = FrechetInceptionDistance(feature=_AsTheyAre(real.shape[1]), **ALONE)
     metric.update(real.cpu().double(), real=True)
     metric.update(generated.cpu().double(), real=False)
     return float(metric.compute())
@@ -51,7 +51,7 @@ def inception_score(logits: Tensor, *, n_splits: int = 10, seed: int = 0) -> tup
         warnings.filterwarnings("ignore", "Metric `InceptionScore` will save all extracted features", UserWarning)
         warnings.filterwarnings("ignore", r"std\(\)", UserWarning)  # of one split
         torch.manual_seed(seed)
-        metric = InceptionScore(feature=_AsTheyAre(logits.shape[1]), splits=n_splits)
+        metric = InceptionScore(feature=_AsTheyAre(logits.shape[1]), splits=n_splits, **ALONE)
         metric.update(logits.cpu().double())
         mean, deviation = metric.compute()
     return float(mean), float(deviation)
@@ -84,6 +84,7 @@ def nearest_distances(x: Tensor, reference: Tensor) -> Tensor:
     return torch.cat([_distances(part, reference).min(1).values for part in x.split(_CHUNK)])
 
 
+ALONE = {"sync_on_compute": False}  # every process has all the features: torchmetrics would count them several times
 _CHUNK = 1000  # rows of a matrix of distances at a time
 
 
