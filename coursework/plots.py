@@ -5,11 +5,14 @@ import io
 from collections.abc import Callable
 
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
 import torch
 from IPython.display import display
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -27,8 +30,10 @@ def use_style() -> None:
 
 def png(figure: Figure) -> bytes:
     """The figure as PNG, and close it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    figure.set_dpi(DPI)
+    canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
+    canvas.draw()  # once; savefig goes through everything twice
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).save(buffer, format="png")
     plt.close(figure)
     return buffer.getvalue()
 
@@ -96,3 +101,18 @@ def images(ax: Axes, batch: Tensor, *, columns: int = 8, title: str | None = Non
     ax.set_axis_off()
     if title:
         ax.set_title(title)
+
+
+def rows_of_images(ax: Axes, table: dict[str, Tensor], title: str | None = None) -> None:
+    """A row of images for every entry of `table`, with its name at the left.
+
+    table: {name: images (n, C, H, W) with values in [-1, 1]}, n the same for all.
+    """
+    counts = {name: len(batch) for name, batch in table.items()}
+    if len(set(counts.values())) != 1:
+        raise ValueError(f"table: expected rows of the same number of images, got {counts}")
+    images(ax, torch.cat([*table.values()]), columns=next(iter(counts.values())), title=title)
+    ax.set_anchor("E")  # what is left of the width goes to the names
+    for i, name in enumerate(table):
+        y = 1 - (i + 0.5) / len(table)
+        ax.text(-0.01, y, name, transform=ax.transAxes, ha="right", va="center", fontsize=8)

@@ -1,5 +1,6 @@
 """What only a browser shows: JupyterLab runs a whole lesson, and the sliders of every explorer move its picture."""
 
+import itertools
 import os
 import re
 import secrets
@@ -94,7 +95,7 @@ def server(tmp_path_factory):
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **own})
     try:
         _wait_for(f"http://127.0.0.1:{port}/api?token={token}")
-        yield f"http://127.0.0.1:{port}/lab/tree/{{}}?token={token}", root / "log"
+        yield f"http://127.0.0.1:{port}/lab/tree/{{}}?reset&token={token}", root / "log"
     finally:
         process.terminate()
         process.wait(20)
@@ -197,10 +198,12 @@ def test_every_slider_of_an_explorer_is_named_and_moves_its_picture(name, page, 
         whole = page.locator(f"{PANEL} .widget-slider", has=page.get_by_role("slider", name=label, exact=True))
         readout = whole.locator(".widget-readout")
         slider.focus()
-        before = readout.inner_text()
-        times[label] = [press(page, slider) for _ in range(4)]
-        assert None not in times[label], f"{label}: a step that changes no picture"
-        assert readout.inner_text() != before
+        shown = [readout.inner_text()]
+        for _ in range(4):
+            times.setdefault(label, []).append(press(page, slider))
+            assert times[label][-1] is not None, f"{label}: a step that changes no picture"
+            shown.append(readout.inner_text())
+        assert all(before != after for before, after in itertools.pairwise(shown))
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / f"explorer_{name}.png")
     shut_down(page)

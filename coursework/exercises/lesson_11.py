@@ -85,6 +85,11 @@ def _all_labels(log_prob_label: Score, x: Tensor, t: Tensor) -> Tensor:
     return torch.autograd.grad(log_prob_label(leaf, t).sum(), leaf)[0]
 
 
+def _table_of_labels(log_prob_label: Score, label: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    leaf = x.detach().requires_grad_()
+    return torch.autograd.grad(log_prob_label(leaf, t)[:, label].sum(), leaf)[0]
+
+
 CLASSIFIER = Exercise(
     id="11.1",
     title="guidance by a classifier",
@@ -114,6 +119,11 @@ CLASSIFIER = Exercise(
         Misconception(
             "you sum the log-probabilities of all labels: pick the asked one for each point, with gather.",
             lambda s, c, label, w, x, t: s(x, t) + w * _all_labels(c, x, t),
+        ),
+        Misconception(
+            "log_prob[:, label] is a (B, B) table: every point meets all labels of the batch. Use gather, or "
+            "log_prob[torch.arange(B), label].",
+            lambda s, c, label, w, x, t: s(x, t) + w * _table_of_labels(c, label, x, t),
         ),
         Misconception(
             "every point has its own label: you use the first one for all.",
@@ -170,6 +180,12 @@ def _free_wrong_times(conditional_score: CountedScore, label: Tensor, scale: flo
     return u + scale * (c - u)
 
 
+def _free_in_pairs(conditional_score: CountedScore, label: Tensor, scale: float, x: Tensor, t: Tensor) -> Tensor:
+    labels = torch.cat([label, torch.full_like(label, -1)])
+    both = conditional_score(torch.cat([x, x]), torch.cat([t, t]), labels)
+    return both[1::2] + scale * (both[::2] - both[1::2])
+
+
 def _draw_free(generator: Generator) -> tuple[CountedScore, Tensor, float, Tensor, Tensor]:
     score = CountedScore(0.7 * normal(generator, 3, 3), normal(generator, 5, 3))  # four labels, and the last for -1
     label = torch.cat([torch.tensor([1, 3]), torch.randint(1, 4, (3,), generator=generator)])
@@ -222,6 +238,10 @@ FREE = Exercise(
         Misconception(
             "the times do not fit the points: torch.cat([x, x]) needs torch.cat([t, t]); repeat_interleave gives t_1, t_1, t_2, ...",
             _free_wrong_times,
+        ),
+        Misconception(
+            "you joined the halves with cat and take every second row: after cat the first half has the label, use chunk(2).",
+            _free_in_pairs,
         ),
         Misconception(
             "your scale is one too small: s_0 + (w - 1)(s_c - s_0). Here w = 1 is conditional.",
@@ -311,6 +331,10 @@ NOISES = Exercise(
             _noises(lambda c, u, w: c + w * (u - c)),
         ),
         Misconception(
+            "these are the guided scores. Asked is the guided noise: multiply with -sigma.",
+            lambda c, u, g, s, w: tuple(-v / s[:, None] for v in guided_noises(c, u, g, s, w)),
+        ),
+        Misconception(
             "the two answers come in the wrong order: `return free, by_classifier`.",
             lambda *args: guided_noises(*args)[::-1],
         ),
@@ -392,6 +416,22 @@ LAWS = Exercise(
             _variances(lambda v, w: v ** (1 + w), lambda v, w: v / (v + (1 + w) * (1 - v))),
         ),
         Misconception(
+            "this is the reverse SDE's variance, (v - v^2w) / ((1 - v)(2w - 1)). Asked is the flow's: no noise is added there.",
+            _variances(flow=lambda v, w: (v - v ** (2 * w)) / ((1 - v) * (2 * w - 1))),
+        ),
+        Misconception(
+            "the tilted law's answer is a standard deviation: the variance is its square.",
+            _variances(tilted=lambda v, w: (v / (v + w * (1 - v))).sqrt()),
+        ),
+        Misconception(
+            "both are standard deviations: the variances are their squares.",
+            lambda v, w: tuple(value.sqrt() for value in guided_variances(v, w)),
+        ),
+        Misconception(
+            "p(x) p(c | x)^w holds p(x) to the power 1 - w, not -w: the precision is (1 - w) + w / v.",
+            _variances(tilted=lambda v, w: 1 / (w / v - w)),
+        ),
+        Misconception(
             "the flow's variance is squared once too often: v^(w/2) is the factor for distances, v^w that for the variance.",
             _variances(flow=lambda v, w: v ** (2 * w)),
         ),
@@ -416,18 +456,25 @@ def posterior_score(
 
 
 def _posterior(
-    power: int = 2, narrow: float = 1.0, shift: float = 1.0, scales: tuple[int, int, int] = (1, 2, 2)
+    power: int = 2,
+    narrow: float = 1.0,
+    shift: float = 1.0,
+    scales: tuple[int, int, int] = (1, 2, 2),
+    noise: tuple[float, float] = (1.0, 1.0),
+    diagonal: bool = True,
 ) -> Callable[..., Tensor]:
-    """The reference with std**power, narrow and shift times the correction of covariance and mean, and exponents of
-    alpha on the mean, of alpha on the covariance, of sigma on I."""
+    """The reference with std**power, narrow and shift times the correction of covariance and mean, exponents of alpha
+    on the mean, of alpha on the covariance, of sigma on I, factors of the measurement's noise and of the added one; the
+    latter on the diagonal, or on every element."""
 
     def score(
         x: Tensor, alpha: Tensor, sigma: Tensor, mean: Tensor, cov: Tensor, a: Tensor, y: Tensor, std: Tensor
     ) -> Tensor:
-        seen = a @ cov @ a.T + std**power * torch.eye(len(a), dtype=x.dtype)
+        seen = a @ cov @ a.T + noise[0] * std**power * torch.eye(len(a), dtype=x.dtype)
         gain = cov @ a.T @ torch.linalg.inv(seen)
         m, c = mean + shift * gain @ (y - a @ mean), cov - narrow * gain @ a @ cov
-        noisy = alpha ** scales[1] * c + sigma ** scales[2] * torch.eye(len(mean), dtype=x.dtype)
+        where = torch.eye(len(mean), dtype=x.dtype) if diagonal else 1.0
+        noisy = alpha ** scales[1] * c + noise[1] * sigma ** scales[2] * where
         return -torch.linalg.solve(noisy, (x - alpha ** scales[0] * m).T).T
 
     return score
@@ -499,6 +546,22 @@ POSTERIOR = Exercise(
         Misconception(
             "the noise adds sigma squared to the covariance's diagonal.",
             _posterior(scales=(1, 2, 1)),
+        ),
+        Misconception(
+            "`+ sigma**2` adds to every element of the matrix. The noise's covariance is sigma^2 I: use torch.eye.",
+            _posterior(diagonal=False),
+        ),
+        Misconception(
+            "the signal shrinks on the way to t: its covariance comes with alpha squared.",
+            _posterior(scales=(1, 0, 2)),
+        ),
+        Misconception(
+            "the measurement has noise of its own: S = A C A^T + noise_std^2 I.",
+            _posterior(noise=(0.0, 1.0)),
+        ),
+        Misconception(
+            "this is the score of x_0 given y. Asked is that of x_t: mean alpha m, covariance alpha^2 P + sigma^2 I.",
+            _posterior(scales=(0, 0, 2), noise=(1.0, 0.0)),
         ),
     ),
     hints=(
@@ -598,6 +661,10 @@ PSEUDOINVERSE = Exercise(
             _pseudoinverse(r2=lambda alpha, sigma: sigma**2 / alpha**2),
         ),
         Misconception(
+            "this is r^2 where alpha = 1 (VE), as the paper prints it. With a factor alpha it is sigma^2 / (alpha^2 + sigma^2).",
+            _pseudoinverse(r2=lambda alpha, sigma: sigma**2 / (1 + sigma**2)),
+        ),
+        Misconception(
             "you use r where r^2 belongs.",
             _pseudoinverse(r2=lambda alpha, sigma: _ratio(alpha, sigma).sqrt()),
         ),
@@ -616,6 +683,18 @@ PSEUDOINVERSE = Exercise(
         Misconception(
             "the division by alpha is missing in Tweedie's formula.",
             _pseudoinverse(estimate=lambda x, s, alpha, sigma: x + sigma**2 * s),
+        ),
+        Misconception(
+            "Tweedie's formula has sigma squared: x0_hat = (x + sigma^2 score) / alpha.",
+            _pseudoinverse(estimate=lambda x, s, alpha, sigma: (x + sigma * s) / alpha),
+        ),
+        Misconception(
+            "you average over the batch before differentiating: each point's pull comes out divided by B. Use the sum.",
+            lambda *args: _pseudoinverse(factor=1 / len(args[-2]))(*args),
+        ),
+        Misconception(
+            "this is the pull alone: Bayes' rule adds it to the score.",
+            lambda score, *args: pseudoinverse_guided(score, *args) - score(*args[-2:]),
         ),
     ),
     hints=(
@@ -733,6 +812,22 @@ REPLACE = Exercise(
         Misconception(
             "G^2 is a variance: multiply the noise with its root.",
             _replace(spread=_kernel_variance),
+        ),
+        Misconception(
+            "sqrt(1 - r^2) is VP's G. In general it is sqrt(sigma_t^2 - r^2 sigma_s^2).",
+            _replace(spread=lambda sde, t, s: (1 - (sde.alpha(t) / sde.alpha(s)) ** 2).sqrt()),
+        ),
+        Misconception(
+            "x_s has noise already: what is added on the way back is less than sigma_t, G^2 = sigma_t^2 - r^2 sigma_s^2.",
+            _replace(spread=lambda sde, t, s: sde.sigma(t)),
+        ),
+        Misconception(
+            "z and z_back are exchanged: z noises the known part, z_back the way back.",
+            lambda *args: replace_and_return(*args[:-2], args[-1], args[-2]),
+        ),
+        Misconception(
+            "the two answers come in the wrong order: `return x_s, x_t`.",
+            lambda *args: replace_and_return(*args)[::-1],
         ),
     ),
     hints=(

@@ -1,0 +1,185 @@
+"""Written derivations that a person grades, with a rubric: one in each lesson from 01 on."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """A derivation that goes with the exercise of the same id.
+
+    `prompt` says what to write; `rubric` what each share of the points is for. The shares add up to 1.
+    """
+
+    id: str
+    prompt: str
+    rubric: tuple[tuple[float, str], ...]
+
+    @property
+    def lesson(self) -> int:
+        """The lesson's number."""
+        return int(self.id.partition(".")[0])
+
+    @property
+    def grade_id(self) -> str:
+        """The name of its cell for nbgrader: "derivation-3-3"."""
+        return f"derivation-{self.id.replace('.', '-')}"
+
+
+DERIVATIONS = (
+    Derivation(
+        "1.2",
+        "Derive the score of $p=\\sum_k w_k\\mathcal N_k$ from $\\nabla p/p$. Say why the weights in it depend on $x$, and "
+        "what they tend to far from all modes.",
+        (
+            (
+                0.4,
+                "$\\nabla p=\\sum_k w_k\\mathcal N_k s_k$, with $\\nabla\\mathcal N_k=\\mathcal N_k s_k$ said or shown.",
+            ),
+            (0.3, "Division by $p$ gives $\\sum_k r_k(x)s_k(x)$ with $r_k=w_k\\mathcal N_k/p$, and $\\sum_k r_k=1$."),
+            (
+                0.3,
+                "Far away the component whose density falls slowest takes all of the weight; a computation needs logs.",
+            ),
+        ),
+    ),
+    Derivation(
+        "2.2",
+        "Derive $\\mathbb E_p[s^*s]=[p\\,s]_a^b-\\mathbb E_p[s']$ and say for which $p$ and $s$ the boundary term may be "
+        "dropped. Give one example in which it may not.",
+        (
+            (0.3, "$p\\,s^*=p'$, so the integrand is $p's$."),
+            (0.3, "Integration by parts, with the sign of both terms."),
+            (0.2, "The condition: $p\\,s\\to0$ at both ends."),
+            (0.2, "An example that fails, such as a uniform or truncated density, with a reason."),
+        ),
+    ),
+    Derivation(
+        "3.3",
+        "Derive the variance of $v^\\top Av$ for independent $v_i$ with mean 0, variance 1 and fourth moment $\\kappa$. Say "
+        "why the terms are uncorrelated, and for which $A$ a Rademacher probe has no error at all.",
+        (
+            (0.3, "All products of two different terms have mean equal to the product of the means, by independence."),
+            (0.2, "$\\operatorname{Var}[v_i^2]=\\kappa-1$ and $\\operatorname{Var}[v_iv_j]=1$."),
+            (
+                0.3,
+                "$2\\lVert S\\rVert_F^2+(\\kappa-3)\\sum_i a_{ii}^2$, $S$ the symmetric part: each pair counted once.",
+            ),
+            (0.2, "$\\kappa=1$: zero where $S$ is diagonal."),
+        ),
+    ),
+    Derivation(
+        "4.2",
+        "Derive the smallest possible denoising loss for $x\\sim\\mathcal N(\\mu,\\Sigma)$. Say what it does as "
+        "$\\sigma\\to0$, and why a small loss says little by itself.",
+        (
+            (0.3, "The minimiser is the score of $q_\\sigma=\\mathcal N(\\mu,\\Sigma+\\sigma^2I)$."),
+            (0.3, "$\\mathbb E\\lVert\\nabla\\log q_\\sigma\\rVert^2=\\operatorname{tr}(\\Sigma+\\sigma^2I)^{-1}$."),
+            (0.2, "The floor $\\frac12(D/\\sigma^2-\\operatorname{tr}(\\Sigma+\\sigma^2I)^{-1})$."),
+            (0.2, "It grows like $D/(2\\sigma^2)$; only the distance from the floor tells how good a model is."),
+        ),
+    ),
+    Derivation(
+        "5.2",
+        "Derive the stationary covariance of unadjusted Langevin dynamics on $\\mathcal N(\\mu,C)$, first in one dimension. "
+        "Say for which step sizes there is one, and whether the chain is too wide or too narrow.",
+        (
+            (0.2, "$A=I-\\frac h2C^{-1}$."),
+            (0.4, "$S=ASA^\\top+hI$ solved: $S=C(I-\\frac h4C^{-1})^{-1}$, using that $A$, $S$ and $C$ commute."),
+            (0.2, "It exists for $h<4\\lambda_{\\min}(C)$."),
+            (0.2, "Too wide, by about $h/4$ in every direction for small $h$."),
+        ),
+    ),
+    Derivation(
+        "6.2",
+        "Derive the overlap of two neighbouring noise levels, and say how the number of levels must grow with the dimension.",
+        (
+            (
+                0.3,
+                "The narrow level's radius is $\\mathcal N(\\sqrt D\\sigma,\\sigma^2/2)$; so is the wide one's with $\\gamma\\sigma$.",
+            ),
+            (0.4, "Standardised edges $\\sqrt{2D}(\\gamma-1)\\pm3\\gamma$; $\\sigma$ cancels."),
+            (
+                0.3,
+                "A fixed overlap needs $\\gamma-1$ of order $1/\\sqrt D$, so the number of levels grows like $\\sqrt D$.",
+            ),
+        ),
+    ),
+    Derivation(
+        "7.2",
+        "Derive $r$, $G^2$ and the covariance of $x_s$ and $x_t$ given $x_0$ from $\\alpha$ and $\\sigma$ alone. Check your "
+        "formulas at $s=0$ and at $s=t$.",
+        (
+            (0.3, "$r=\\alpha_t/\\alpha_s$ from the means."),
+            (0.3, "$G^2=\\sigma_t^2-r^2\\sigma_s^2$: independent noise, variances add."),
+            (0.2, "$\\operatorname{Cov}=r\\,\\sigma_s^2$."),
+            (0.2, "Both checks: the kernel itself at $s=0$; $r=1$, $G=0$ at $s=t$."),
+        ),
+    ),
+    Derivation(
+        "8.3",
+        "Derive mean and variance of $q(x_{t'}\\mid x_t,\\hat x_0)$, and show that the mean is $(x_t+G^2s)/r$.",
+        (
+            (0.3, "The product of the two Gaussians, by precisions or by completing the square."),
+            (0.2, "Variance $G^2\\sigma_{t'}^2/\\sigma_t^2$, with $r^2\\sigma_{t'}^2+G^2=\\sigma_t^2$."),
+            (0.2, "$\\hat x_0=(x_t+\\sigma_t^2s)/\\alpha_t$ inserted."),
+            (0.3, "The simplification to $(x_t+G^2s)/r$, without $\\alpha^2+\\sigma^2=1$."),
+        ),
+    ),
+    Derivation(
+        "9.5",
+        "Derive the variance at which the flow ends when the score is too strong by a factor $\\kappa$. Say in words why the "
+        "reverse SDE forgives more.",
+        (
+            (0.3, "$u$ is multiplied by $(y/y_T)^{\\kappa/2}$: the linear equation is solved."),
+            (0.3, "Variance of $u$: $y_T\\,(y/y_T)^\\kappa$, from the exact law at the start."),
+            (0.2, "Back to $x$: times $\\alpha^2$ at the end."),
+            (
+                0.2,
+                "The SDE adds noise and pulls back: its later steps correct earlier errors, the flow carries them along.",
+            ),
+        ),
+    ),
+    Derivation(
+        "10.3",
+        "Show that the flow of a Gaussian has the velocity $\\frac{V'}{2V}x$, and derive the log-density that the model gives "
+        "a point. Check it where the prior is the exact law.",
+        (
+            (0.2, "Velocity: $fx+\\frac{g^2}{2V}x$ and $V'=2fV+g^2$."),
+            (0.2, "$x_T=\\sqrt{V_T/V}\\,x$."),
+            (
+                0.3,
+                "$\\int\\nabla\\cdot v\\,dt=\\frac D2\\ln(V_T/V)$, added to $\\log\\mathcal N(x_T;0,\\text{prior\\_std}^2I)$.",
+            ),
+            (0.3, "With prior\\_std$^2=V_T$ it is $\\log\\mathcal N(x;0,VI)$."),
+        ),
+    ),
+    Derivation(
+        "11.5",
+        "Derive the law of $x_t$ given $y$ for Gaussian data, and its score. Say what is wrong with the score of the prior plus "
+        "$\\nabla\\log p(y\\mid\\hat x_0)$ with the measurement's noise alone.",
+        (
+            (0.3, "$x_0\\mid y\\sim\\mathcal N(m,P)$, used or derived."),
+            (
+                0.3,
+                "$x_t\\mid y\\sim\\mathcal N(\\alpha m,\\alpha^2P+\\sigma^2I)$: noise and $y$ are independent given $x_0$.",
+            ),
+            (0.2, "The score $-(\\alpha^2P+\\sigma^2I)^{-1}(x_t-\\alpha m)$."),
+            (0.2, "$\\hat x_0$ is uncertain: $p_t(y\\mid x_t)$ is wider than the measurement's noise."),
+        ),
+    ),
+    Derivation(
+        "12.2",
+        "Derive mean and variance of $q(x_{t-1}\\mid x_t,x_0)$. Say what both become at the first index, and why.",
+        (
+            (0.3, "Bayes: the product of $q(x_t\\mid x_{t-1})$ and $q(x_{t-1}\\mid x_0)$."),
+            (0.3, "Precisions added, variance $\\beta_t(1-\\bar\\alpha_{t-1})/(1-\\bar\\alpha_t)$."),
+            (0.2, "The mean with both coefficients."),
+            (0.2, "At the first index the variance is 0 and the mean is $x_0$."),
+        ),
+    ),
+)
+
+
+def of_lesson(number: int) -> tuple[Derivation, ...]:
+    """The derivations of a lesson."""
+    return tuple(derivation for derivation in DERIVATIONS if derivation.lesson == number)

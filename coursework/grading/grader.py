@@ -1,0 +1,148 @@
+"""Grading one submission: each exercise in a process of its own, within one budget of time."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from coursework.exercises.engine import Exercise, lesson_exercises
+from coursework.grading import stage
+from coursework.grading.handin import HandIn, Lesson
+from coursework.grading.marking import N_CASES, Exam, Mark
+from coursework.grading.service import Sandbox
+
+BUDGET = 15.0  # CPU seconds for all exercises of a submission
+LONGEST = 8.0  # for one of them
+RESERVED = 1.0  # kept for each exercise that is still to come
+MENTIONS = re.compile(r"coursework\s*\.\s*exercises\s*\.|import\s+lesson_\d|\.reference\b|\blesson_exercises\b")
+TRICKS = re.compile(r"\breload\b|\bimportlib\b|\b__import__\b|\bsys\s*\.\s*modules\b|__code__|\bctypes\b|\bopen\s*\(")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """A whole grading's rules: the secret that cases are drawn from, and exercises whose reference may be called."""
+
+    secret: str
+    allowed: tuple[str, ...] = ()
+
+    def fingerprint(self, lesson: Lesson) -> str:
+        """Changes whenever a lesson would have to be graded again: other cases, rules, exercises, or way of judging."""
+        names = (f"lesson_{lesson.number:02d}", "engine", "observers", "draws", "attempt")
+        sources = [(stage.PACKAGE / "exercises" / f"{name}.py").read_bytes() for name in names]
+        own = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem in JUDGING]
+        rules = repr((self.secret, sorted(self.allowed), sorted(lesson.functions.items()))).encode()
+        return hashlib.sha256(b"\0".join([rules, *sources, *own])).hexdigest()[:24]
+
+
+JUDGING = ("cells", "grader", "handin", "marking", "stage", "wire", "withheld", "worker")
+
+
+class Grader:
+    """Grades submissions one after another; a context manager, because it holds a sandbox.
+
+    `missing` lists what this system does not allow to protect.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self._exams: dict[str, Exam] = {}
+        self._sandbox = Sandbox()
+        self.missing = self._sandbox.missing
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the sandbox."""
+        self._sandbox.close()
+
+    def grade(self, handed_in: HandIn, lesson: Lesson) -> tuple[list[Mark], list[str]]:
+        """The marks of a submission, one for each exercise of the lesson, and remarks for the instructor."""
+        exercises = [e for e in lesson_exercises(lesson.number) if e.id in lesson.functions]
+        if handed_in.problem:
+            text = f"the notebook cannot be graded: {handed_in.problem}"
+            return [Mark(e.id, "not attempted", text, flag="unreadable") for e in exercises], [text]
+        marks: list[Mark] = []
+        left, given = BUDGET, {}
+        for number, exercise in enumerate(exercises):
+            still_to_come = len(exercises) - number - 1
+            cpu = max(RESERVED, min(LONGEST, left - RESERVED * still_to_come))
+            mark, used = self._grade_exercise(exercise, lesson, handed_in, given, cpu)
+            left -= used
+            marks.append(mark)
+            if mark.outcome != "passed":
+                name = lesson.functions[exercise.id]
+                given[name] = stage.source_of(exercise, name)
+        return marks, list(handed_in.remarks)
+
+    def _grade_exercise(
+        self, exercise: Exercise, lesson: Lesson, handed_in: HandIn, given: dict[str, str], cpu: float
+    ) -> tuple[Mark, float]:
+        """The mark of one exercise and the CPU seconds that it used.
+
+        given: the references of earlier exercises that did not pass, as the learner's own checks gave them.
+        """
+        own = position(handed_in, "exercise", exercise.id)
+        if own is None:
+            return Mark(exercise.id, "not attempted", "its cell is not in the notebook", flag="cell missing"), 0.0
+        name = lesson.functions[exercise.id]
+        request: dict[str, Any] = {
+            "exercise": exercise.id,
+            "seed": self._exam(exercise).seed,
+            "n_cases": N_CASES,
+            "name": name,
+            "cells": [{"source": cell.source, "role": cell.role} for cell in handed_in.cells],
+            "own": own,
+            "until": max(own, position(handed_in, "check", exercise.id) or 0),
+            "given": {function: source for function, source in given.items() if function != name},
+            "withheld": stage.withheld_for(exercise),
+            "reference": {},
+            "cpu": cpu,
+            "wall": 2 * cpu + 3,
+        }
+        if exercise.id in self.rules.allowed:
+            request["withheld"] = []
+            request["reference"] = {"name": exercise.reference.__name__, "source": stage.source_of(exercise)}
+        reply = self._sandbox.ask(request)
+        if reply.ended.startswith("lost"):  # the sandbox itself went down: once more
+            reply = self._sandbox.ask(request)
+        mark = self._exam(exercise).judge(reply.data, reply.ended, cpu)
+        if exercise.id not in self.rules.allowed:
+            mark = suspected(mark, handed_in.cells[own].source, request["withheld"])
+        return replace(mark, seconds=round(reply.seconds, 3)), max(
+            reply.cpu, min(reply.seconds, cpu) if not reply.data else 0
+        )
+
+    def _exam(self, exercise: Exercise) -> Exam:
+        if exercise.id not in self._exams:
+            self._exams[exercise.id] = Exam(exercise, self.rules.secret)
+        return self._exams[exercise.id]
+
+
+def position(handed_in: HandIn, role: str, exercise: str) -> int | None:
+    """The number of the cell that has this role for an exercise, None where there is none."""
+    found = (i for i, cell in enumerate(handed_in.cells) if cell.role == role and cell.exercise == exercise)
+    return next(found, None)
+
+
+def suspected(mark: Mark, source: str, withheld: Sequence[str]) -> Mark:
+    """The mark, flagged where the code names the reference, and not attempted where it also reaches for it by a trick.
+
+    The sandbox holds no reference. This is for what its word alone would not show.
+    """
+    if mark.outcome != "passed":
+        return mark
+    names = [dotted.rpartition(".")[2] for dotted in withheld]
+    mentions = MENTIONS.search(source) or any(re.search(rf"\b{re.escape(name)}\b", source) for name in names)
+    if mentions and TRICKS.search(source):
+        return replace(mark, outcome="not attempted", message=TRICKED, flag="reaches for the reference")
+    return replace(mark, flag="names the reference") if mentions else mark
+
+
+TRICKED = "this reaches for the course's own solution, so it counts as not attempted"

@@ -1,0 +1,115 @@
+"""Judging an answer that came out of the sandbox, in the grader's own process, against values that never went in."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from coursework.exercises import engine
+from coursework.exercises.engine import Exercise
+from coursework.grading.wire import Answer, BadAnswer, Thing, unpack
+
+OUTCOMES = ("passed", "not attempted", "wrong")
+N_CASES = engine.N_CASES
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What an exercise of one learner earned, and why.
+
+    `flag` is what the instructor should look at, "" if nothing; `message`, `printed` and `misconception` are for the
+    learner; `seconds` is how long it took.
+    """
+
+    exercise: str
+    outcome: str
+    message: str = ""
+    misconception: str = ""
+    flag: str = ""
+    printed: str = ""
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The mark as plain data."""
+        return asdict(self)
+
+
+class Exam:
+    """The cases of one exercise for one grading: drawn from a seed that learners do not have, with exact answers.
+
+    Values are computed when they are first needed, and kept.
+    """
+
+    def __init__(self, exercise: Exercise, secret: str) -> None:
+        self.exercise = exercise
+        digest = hashlib.sha256(f"{secret}/{exercise.id}".encode()).digest()
+        self.seed = int.from_bytes(digest[:6], "big")
+        self._expected: list[engine.Observed] = []
+
+    @property
+    def expected(self) -> list[engine.Observed]:
+        """The reference's values for each case, by name."""
+        if not self._expected:
+            cases = [engine._draw(self.exercise, self.seed, i) for i in range(N_CASES)]
+            self._expected = [self.exercise.observe(self.exercise.reference, case) for case in cases]
+        return self._expected
+
+    def judge(self, data: bytes, ended: str, seconds_allowed: float) -> Mark:
+        """The mark for an answer's bytes and how the process that gave them ended ("exit", "time", "memory", ...)."""
+        try:
+            answer = unpack(data, list(self.expected[0]), N_CASES)
+        except BadAnswer as error:
+            return self._without_answer(ended, str(error), seconds_allowed)
+        if answer.state == "not attempted":
+            return Mark(self.exercise.id, "not attempted", printed=answer.printed)
+        if answer.state == "reference":
+            return Mark(
+                self.exercise.id, "not attempted", REFERENCE, flag="calls the reference", printed=answer.printed
+            )
+        if answer.state == "no function":
+            return Mark(self.exercise.id, "wrong", "the exercise's name stands for no function", printed=answer.printed)
+        return self._compared(answer)
+
+    def _without_answer(self, ended: str, why: str, seconds_allowed: float) -> Mark:
+        flag = ""
+        if ended == "time":
+            message = f"stopped after {seconds_allowed:.0f} s. Is there a loop that never ends?"
+        elif ended == "memory":
+            message = "stopped: it uses too much memory"
+        else:
+            message, flag = f"no answer came back ({ended}; {why})", "no answer came back"
+        return Mark(self.exercise.id, "wrong", message, flag=flag)
+
+    def _compared(self, answer: Answer) -> Mark:
+        message = complaint(answer, self.expected, self.exercise.rtol)
+        printed = "\n".join(filter(None, (answer.printed, *answer.remarks)))
+        if not message and not answer.error:
+            return Mark(self.exercise.id, "passed", printed=printed)
+        where = f"Case {len(answer.cases) + 1}: " if answer.cases or not answer.error.startswith("the cell") else ""
+        message = message or where + answer.error
+        complete = len(answer.cases) == N_CASES and not answer.error
+        misconception = engine._misconception(self.exercise, list(answer.cases), self.seed) if complete else None
+        return Mark(self.exercise.id, "wrong", message, misconception or "", printed=printed)
+
+
+REFERENCE = "this calls the course's own solution, so it counts as not attempted"
+
+
+def complaint(answer: Answer, expected: Sequence[Mapping[str, Any]], rtol: float) -> str:
+    """What is wrong with the first case that is, or ""."""
+    for i, (got, wanted) in enumerate(zip(answer.cases, expected, strict=False)):
+        if i < len(answer.changed) and answer.changed[i]:
+            return f"Case {i + 1}: {engine._IN_PLACE}"
+        for name, value in wanted.items():
+            if isinstance(got[name], Thing):
+                difference = f"expected a torch.Tensor, got {got[name].text}"
+            else:
+                difference = engine._difference(got[name], value, rtol)
+            if difference:
+                named = "" if name == "result" else f"the {name}: "
+                plain = not any(isinstance(case[name], Thing) for case in answer.cases)
+                remark = engine._common_factor(list(answer.cases), list(expected), name) if plain else ""
+                if not remark and name != "result" and not isinstance(got[name], Thing | float | None):
+                    remark = engine._cut_off(got[name], name)
+                return f"Case {i + 1}: {named}{difference}{remark}"
+    return ""

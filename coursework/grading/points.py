@@ -1,0 +1,116 @@
+"""What an exercise is worth: defaults, and an instructor's points.yaml over them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from coursework.exercises.engine import lesson_exercises
+from coursework.grading.derivations import DERIVATIONS, Derivation, of_lesson
+from coursework.grading.handin import Lesson
+
+EXERCISE, DERIVATION = 1.0, 2.0
+KEYS = ("exercises", "lessons", "derivations", "default", "derivation_default")
+
+
+class PointsError(ValueError):
+    """points.yaml is not what it should be; the message names the entry."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points by exercise and by derivation.
+
+    `exercises` and `derivations` map ids ("3.4") to points, `lessons` a lesson's number to what all its exercises
+    together are worth, shared out evenly; whatever is not named is worth `default` or `derivation_default`. A
+    derivation that is worth 0 is left out of the release.
+    """
+
+    exercises: Mapping[str, float] = field(default_factory=dict)
+    lessons: Mapping[int, float] = field(default_factory=dict)
+    derivations: Mapping[str, float] = field(default_factory=dict)
+    default: float = EXERCISE
+    derivation_default: float = DERIVATION
+
+    def of(self, exercise: str, lesson: Lesson) -> float:
+        """The points of an exercise."""
+        if exercise in self.exercises:
+            return self.exercises[exercise]
+        if lesson.number not in self.lessons:
+            return self.default
+        named = [e for e in lesson.functions if e in self.exercises]
+        rest = self.lessons[lesson.number] - sum(self.exercises[e] for e in named)
+        return round(rest / (len(lesson.functions) - len(named)), 4)  # nobody asks where all of them are named
+
+    def total(self, lesson: Lesson) -> float:
+        """The points of all exercises of a lesson that are graded by the machine."""
+        return sum(self.of(exercise, lesson) for exercise in lesson.functions)
+
+    def derivations_of(self, lesson: Lesson) -> list[tuple[Derivation, float]]:
+        """The written derivations of a lesson, with their points."""
+        worth = [(d, self.derivations.get(d.id, self.derivation_default)) for d in of_lesson(lesson.number)]
+        return [(derivation, points) for derivation, points in worth if points > 0]
+
+
+def read_points(path: Path | None) -> Points:
+    """Points from a YAML file, the defaults without one. Raises PointsError, OSError."""
+    import yaml
+
+    if path is None:
+        return Points()
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PointsError(f"{path}: no YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, Mapping):
+        raise PointsError(f"{path}: expected `exercises:` and the like, got a {type(content).__name__}")
+    unknown = [key for key in content if key not in KEYS]
+    if unknown:
+        raise PointsError(f"{path}: unknown entry {unknown[0]!r}; there are {', '.join(KEYS)}")
+    plain = {
+        key: _number(content[key], f"{path}: {key}") for key in ("default", "derivation_default") if key in content
+    }
+    tables = {key: _table(content.get(key), f"{path}: {key}") for key in ("exercises", "lessons", "derivations")}
+    lessons = {_lesson(number, path): points for number, points in tables["lessons"].items()}
+    _known(tables["exercises"], _exercise_ids(tables["exercises"]), f"{path}: exercises")
+    _known(tables["derivations"], {derivation.id for derivation in DERIVATIONS}, f"{path}: derivations")
+    for number, points in lessons.items():
+        alone = sum(worth for exercise, worth in tables["exercises"].items() if exercise.startswith(f"{number}."))
+        if alone > points:
+            raise PointsError(f"{path}: lesson {number}: its exercises alone are worth more than {points:g}")
+    return Points(tables["exercises"], lessons, tables["derivations"], **plain)
+
+
+def _table(content: Any, where: str) -> dict[str, float]:
+    if content in (None, ""):
+        return {}
+    if not isinstance(content, Mapping):
+        raise PointsError(f"{where}: expected a table of points, got {content!r}")
+    return {str(key): _number(value, f"{where}: {key}") for key, value in content.items()}
+
+
+def _number(value: Any, where: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise PointsError(f"{where}: expected a number of points, got {value!r}") from None
+    if not 0 <= number < 1e6:  # also where it is NaN
+        raise PointsError(f"{where}: expected a number of points that is not negative, got {value!r}")
+    return number
+
+
+def _lesson(number: str, path: Path) -> int:
+    if not number.isdigit() or not lesson_exercises(int(number)):
+        raise PointsError(f"{path}: lessons: there is no lesson {number!r} with exercises")
+    return int(number)
+
+
+def _exercise_ids(ids: Mapping[str, float]) -> set[str]:
+    numbers = {number for number in (i.partition(".")[0] for i in ids) if number.isdigit()}
+    return {exercise.id for number in numbers for exercise in lesson_exercises(int(number))}
+
+
+def _known(given: Mapping[str, float], known: Sequence[str] | set[str], where: str) -> None:
+    for key in given:
+        if key not in known:
+            raise PointsError(f"{where}: there is no {key!r}")

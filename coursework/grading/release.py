@@ -1,0 +1,245 @@
+"""Assigning lessons: a course directory for nbgrader, and a zip for students.
+
+An assignment is a lesson; its name is the lesson's. The course directory is nbgrader's own: source and release trees,
+nbgrader_config.py and gradebook.db, so that every command of nbgrader and its JupyterLab extension work in it.
+"""
+
+import copy
+import io
+import os
+import re
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode, v4
+
+from coursework import publishing
+from coursework._files import write_atomically
+from coursework.grading.derivations import Derivation
+from coursework.grading.handin import Lesson
+from coursework.grading.points import Points
+
+CONFIG = '''"""nbgrader's settings for this course directory: run nbgrader's commands, or JupyterLab, in this folder."""
+
+import os
+
+c = get_config()  # noqa: F821 (nbgrader defines it)
+c.CourseDirectory.course_id = "score_based_generative_models"
+c.ClearSolutions.code_stub = {"python": "raise NotAttempted"}
+c.ClearSolutions.text_stub = "*Write your answer here.*"
+
+# Collecting a folder of files, one for each student: put it to downloaded/LESSON/archive, then
+#   nbgrader zip_collect LESSON
+# "anna_03_sliced_score_matching.ipynb" is anna's, and so is what Moodle makes of it.
+c.FileNameCollectorPlugin.named_regexp = (
+    r".*[/\\\\](?P<student_id>[^/\\\\_]+)_(?:[^/\\\\]*_)?(?P<file_id>\\d\\d_[a-z0-9_]+)\\.ipynb$"
+)
+
+# Grade with `coursework grade submitted --course . --out graded`. nbgrader's own `autograde` executes whatever was
+# handed in, without a sandbox, as the user who calls it; with this variable the course's checks raise for it.
+os.environ["COURSEWORK_GRADING"] = "1"
+'''
+HAND_IN = """# {title}
+
+## What is in here
+
+- `notebooks/`: {lessons}
+- `coursework/`, `pyproject.toml`, `requirements.lock`, `environment.yml`, `Makefile`, `tools/`: the course's package
+  and environment.
+
+## Set up, once
+
+You need Python 3.11, 3.12 or 3.13.
+
+- Linux and macOS: `make lab` in this folder. It sets everything up, then opens JupyterLab.
+- Windows: `py tools\\set_up.py`, then `.venv\\Scripts\\jupyter lab notebooks`.
+- conda: `conda env create -f environment.yml`, then `conda activate coursework` and `jupyter lab notebooks`.
+
+## Work
+
+Write your code in the cells that say `raise NotAttempted`, and run the check below each. An exercise that you skip is
+worth nothing, and the lesson goes on with the course's own solution. You may add cells, and functions of your own. Do
+not delete or copy the cells of exercises: grading finds your answer by them. A check passes here and in grading alike,
+but grading uses other numbers.
+
+| lesson | exercises | points | written derivation | points |
+|---|---|---|---|---|
+{table}
+
+A written derivation is a text cell that begins with *Write your answer here*; formulas in LaTeX between dollar signs. A
+person reads it.
+
+What counts is your function, not what the cell prints. A function that only calls the course's own solution counts as
+not attempted. Each exercise has 8 seconds.
+
+## Hand in
+
+Before you hand in: *Kernel, Restart Kernel and Run All Cells*. Then save, and hand in the notebook {how}, named
+`YOURNAME_` and its own name: {example}. Only the notebook is read, no other file.
+"""
+HOW = "as your course says"
+PACKED_FILES = ("pyproject.toml", "requirements.lock", "environment.yml", "Makefile", "LICENSE", "tools/set_up.py")
+KEPT = ("__pycache__", "grading")  # of the package: students need no grader, and the rubrics are in it
+
+
+class AssignError(ValueError):
+    """The release cannot be made; the message says why."""
+
+
+def assign(root: Path, lessons: Sequence[Lesson], points: Points, out: Path) -> list[Path]:
+    """Write a release of lessons into a folder, and return what an instructor looks for there.
+
+    root: the course tree. Lessons that were assigned into the folder before, and the gradebook, stay; a lesson that is
+    assigned again is replaced. Raises AssignError, PublishError.
+    """
+    for lesson in lessons:
+        source = source_notebook(publishing.read(root / "solutions" / f"{lesson.name}.ipynb"), lesson, points)
+        write_atomically(out / "source" / lesson.name / f"{lesson.name}.ipynb", nbformat.writes(source) + "\n")
+    write_atomically(out / "nbgrader_config.py", CONFIG)
+    for lesson in lessons:
+        generate(out, lesson)
+    write_atomically(out / "rubric.md", rubric(lessons, points))
+    write_atomically(out / "students.zip", student_zip(root, out, lessons, points))
+    return [
+        out / name for name in ("source", "release", "gradebook.db", "nbgrader_config.py", "rubric.md", "students.zip")
+    ]
+
+
+def source_notebook(worked: NotebookNode, lesson: Lesson, points: Points) -> NotebookNode:
+    """A worked lesson as nbgrader's source: points in its checks, written derivations after them, no outputs."""
+    notebook = copy.deepcopy(worked)
+    derivations = {derivation.id: (derivation, worth) for derivation, worth in points.derivations_of(lesson)}
+    cells: list[NotebookNode] = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+        cells.append(cell)
+        own = cell.metadata.get("coursework", {})
+        if own.get("role") == "check":
+            cell.metadata.nbgrader.points = points.of(own["id"], lesson)
+            if own["id"] in derivations:
+                cells += derivation_cells(*derivations[own["id"]])
+    notebook.cells = cells
+    notebook.metadata = nbformat.from_dict({"kernelspec": publishing.KERNEL, "language_info": {"name": "python"}})
+    return notebook
+
+
+def derivation_cells(derivation: Derivation, worth: float) -> list[NotebookNode]:
+    """A locked cell with what to derive, and the cell for the answer, which a person grades."""
+    common = {"schema_version": 3, "task": False}
+    prompt = {"grade": False, "solution": False, "locked": True, "grade_id": f"{derivation.grade_id}-prompt"}
+    answer = {"grade": True, "solution": True, "locked": False, "points": worth, "grade_id": derivation.grade_id}
+    texts = (
+        (f"**Written derivation {derivation.id}** ({worth:g} points). {derivation.prompt}", prompt),
+        ("### BEGIN MARK SCHEME\n" + rubric_lines(derivation, worth) + "\n### END MARK SCHEME", answer),
+    )
+    return [
+        v4.new_markdown_cell(
+            text, id=own["grade_id"], metadata={"nbgrader": {**own, **common}, "coursework": {"role": "lesson"}}
+        )
+        for text, own in texts
+    ]
+
+
+def rubric_lines(derivation: Derivation, worth: float) -> str:
+    """The rubric of a derivation, a line for each part of its points."""
+    return "\n".join(f"- {share * worth:g}: {text}" for share, text in derivation.rubric)
+
+
+def rubric(lessons: Sequence[Lesson], points: Points) -> str:
+    """The rubrics of the lessons' derivations, as Markdown."""
+    parts = ["# Rubrics of the written derivations"]
+    for lesson in lessons:
+        for derivation, worth in points.derivations_of(lesson):
+            title = f"## {lesson.name}, {derivation.id} ({worth:g} points)"
+            parts += [title, derivation.prompt, rubric_lines(derivation, worth)]
+    return "\n\n".join(parts) + "\n"
+
+
+def generate(course: Path, lesson: Lesson) -> None:
+    """nbgrader's `generate_assignment` for a lesson. Raises AssignError."""
+    with programs_of_this_python():
+        result = course_api(course).generate_assignment(lesson.name, force=True, create=True)
+    if not result["success"]:
+        raise AssignError(f"{lesson.name}: nbgrader refuses it: {reason(result)}")
+
+
+def course_api(course: Path, **directories: Path):
+    """nbgrader's programming interface for a course directory, with some of its trees elsewhere."""
+    from nbgrader.apps import NbGraderAPI
+    from nbgrader.coursedir import CourseDirectory
+    from traitlets.config import Config, PyFileConfigLoader
+
+    config, before = Config(), dict(os.environ)
+    config.merge(PyFileConfigLoader("nbgrader_config.py", path=str(course)).load_config())
+    for name in set(os.environ) - set(before):  # what it sets is for nbgrader's own commands
+        del os.environ[name]
+    config.CourseDirectory.root = str(course.resolve())
+    config.CourseDirectory.update({name: str(path) for name, path in directories.items()})
+    return NbGraderAPI(CourseDirectory(config=config), config=config)
+
+
+@contextmanager
+def programs_of_this_python() -> Iterator[None]:
+    """nbgrader starts a program, alembic, by its name: it is found although this environment is not activated."""
+    before = os.environ.get("PATH")
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), before or os.defpath])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PATH"]
+        else:
+            os.environ["PATH"] = before
+
+
+def reason(result: dict) -> str:
+    """Why nbgrader's interface failed, in a line."""
+    lines = [line.strip() for key in ("log", "error") for line in (result.get(key) or "").strip().splitlines()]
+    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Entry)\b.*:", line)]
+    return (raised or lines or ["it does not say why"])[-1]
+
+
+def student_zip(root: Path, course: Path, lessons: Sequence[Lesson], points: Points) -> bytes:
+    """The zip for students: released notebooks, the package with its environment files, and how to hand in."""
+    files = dict(packed_files(root))
+    for lesson in lessons:
+        released = course / "release" / lesson.name / f"{lesson.name}.ipynb"
+        files[f"notebooks/{lesson.name}.ipynb"] = released.read_bytes()
+    files["README.md"] = hand_in_text(lessons, points).encode()
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(files):
+            archive.writestr(zipfile.ZipInfo(f"coursework/{name}"), files[name], zipfile.ZIP_DEFLATED)
+    return out.getvalue()
+
+
+def packed_files(root: Path) -> Iterator[tuple[str, bytes]]:
+    """The files of the course tree that students get besides the notebooks."""
+    for name in PACKED_FILES:
+        yield name, (root / name).read_bytes()
+    for path in sorted((root / "coursework").rglob("*")):
+        name = path.relative_to(root)
+        if path.is_file() and not set(name.parts) & set(KEPT) and not path.name.startswith("."):
+            yield name.as_posix(), path.read_bytes()
+
+
+def hand_in_text(lessons: Sequence[Lesson], points: Points) -> str:
+    """The README of the zip for students."""
+    rows = []
+    for lesson in lessons:
+        written = points.derivations_of(lesson)
+        asked = ", ".join(derivation.id for derivation, _ in written) or "none"
+        worth = f"{sum(points for _, points in written):g}"
+        rows.append(f"| {lesson.name} | {len(lesson.functions)} | {points.total(lesson):g} | {asked} | {worth} |")
+    return HAND_IN.format(
+        title="Score-based generative models: your assignment" + ("s" if len(lessons) > 1 else ""),
+        lessons=", ".join(f"`{lesson.name}.ipynb`" for lesson in lessons),
+        table="\n".join(rows),
+        how=HOW,
+        example=f"`anna_{lessons[0].name}.ipynb`",
+    )

@@ -1,0 +1,190 @@
+"""Our side of the sandbox: it starts the fork server, hands over one exercise at a time, and takes what comes back."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from coursework.grading import stage
+from coursework.grading.worker import LENGTH
+
+ANSWER_MOST = 8 << 20  # bytes; what is longer is no answer to any exercise
+START_SECONDS = 120.0
+GRACE = 5.0  # seconds after which a server that does not report is ended
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+PROGRAM = "import sys; sys.path.insert(0, sys.argv.pop()); from coursework.grading.worker import main; main()"
+
+
+class SandboxError(RuntimeError):
+    """The sandbox cannot be started; the message says why."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of one exercise: the answer's bytes, how the process ended, CPU seconds and seconds on the clock."""
+
+    data: bytes
+    ended: str
+    cpu: float
+    seconds: float
+
+
+class Sandbox:
+    """A fork server for learners' code; a context manager that leaves no process and no file behind.
+
+    `missing` lists what this system does not allow to protect.
+    """
+
+    def __init__(self) -> None:
+        if not hasattr(os, "fork"):
+            raise SandboxError("grading needs Linux or macOS; on Windows use WSL, the Windows Subsystem for Linux")
+        self._closed = False
+        self._busy = threading.Lock()
+        self.missing: tuple[str, ...] = ()
+        self._folder = Path(tempfile.mkdtemp(prefix="coursework-grading-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: socket.socket | None = None
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def ask(self, request: Mapping[str, Any]) -> Reply:
+        """Hand an exercise over (see `worker.answer`; "cpu" and "wall" are its limits) and wait for what comes of it.
+
+        Raises SandboxError where the sandbox is closed or cannot be started again.
+        """
+        with self._busy:
+            if self._closed:
+                raise SandboxError("the sandbox is closed")
+            if self._process is None or self._process.poll() is not None:
+                self._stop()
+                self._start()
+            return self._ask(request)
+
+    def _ask(self, request: Mapping[str, Any]) -> Reply:
+        reader, writer = os.pipe()
+        started = time.monotonic()
+        try:
+            try:
+                self._send(request, writer)
+            finally:
+                os.close(writer)
+            return self._collect(reader, started + request["wall"] + GRACE)
+        except (OSError, SandboxError) as error:
+            self._stop()
+            return Reply(b"", f"lost ({error})", 0.0, time.monotonic() - started)
+        finally:
+            os.close(reader)
+
+    def close(self) -> None:
+        """End the server and everything it started, and remove its files; an `ask` in another thread ends as well."""
+        self._closed = True
+        with contextlib.suppress(OSError, AttributeError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        with self._busy:
+            self._stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self) -> None:
+        root, where = self._folder / "root", self._folder / "stage"
+        shutil.rmtree(self._folder, ignore_errors=True)
+        root.mkdir(mode=0o700, parents=True)
+        stage.write_stage(where)
+        for path in (self._folder, where, *where.rglob("*")):  # for the users that learners' code runs as
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        ours, theirs = socket.socketpair()
+        settings = {"control": theirs.fileno(), "readable": stage.readable(where), "root": str(root)}
+        environment = {"LANG": "C.UTF-8", "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(root)}
+        with theirs, (self._folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-B", "-c", PROGRAM, json.dumps(settings), str(where)],
+                cwd=root,
+                env=environment | dict.fromkeys(THREADS, "1"),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._connection = ours
+        try:
+            self.missing = tuple(self._message(time.monotonic() + START_SECONDS)["missing"])
+        except (OSError, SandboxError):
+            said = (self._folder / "log").read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+            self._stop()
+            raise SandboxError(f"the sandbox did not start: {said[-1]}") from None
+
+    def _stop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()  # the server and the one who watches notice, and end what they started
+            self._connection = None
+        if self._process is not None:
+            try:
+                self._process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+            self._process = None
+
+    def _send(self, request: Mapping[str, Any], writer: int) -> None:
+        data = json.dumps(request).encode()
+        self._connection.settimeout(GRACE)
+        socket.send_fds(self._connection, [LENGTH.pack(len(data))], [writer])
+        self._connection.sendall(data)
+
+    def _message(self, deadline: float) -> dict[str, Any]:
+        """The server's next message. Raises SandboxError when it does not come."""
+        (length,) = LENGTH.unpack(self._exactly(LENGTH.size, deadline))
+        return json.loads(self._exactly(length, deadline))
+
+    def _exactly(self, n: int, deadline: float) -> bytes:
+        data = b""
+        while len(data) < n:
+            self._connection.settimeout(max(0.01, deadline - time.monotonic()))
+            part = self._connection.recv(n - len(data))
+            if not part:
+                raise SandboxError("the server ended")
+            data += part
+        return data
+
+    def _collect(self, reader: int, deadline: float) -> Reply:
+        """Read the answer while the server watches; what is too long is cut, and so no answer."""
+        import selectors
+
+        data = bytearray()
+        with selectors.DefaultSelector() as ready:
+            ready.register(reader, selectors.EVENT_READ)
+            ready.register(self._connection, selectors.EVENT_READ)
+            while True:
+                found = [key.fileobj for key, _ in ready.select(max(0.01, deadline - time.monotonic()))]
+                if not found:
+                    raise SandboxError("the server does not answer")
+                if reader in found:
+                    part = os.read(reader, 1 << 16)
+                    if not part or len(data) > ANSWER_MOST:
+                        ready.unregister(reader)
+                        continue
+                    data += part
+                elif self._connection in found:
+                    message = self._message(deadline)
+                    return Reply(bytes(data), message["ended"], message["cpu"], message["seconds"])

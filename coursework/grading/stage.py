@@ -1,0 +1,165 @@
+"""The package as the sandbox sees it: the same modules, but no exercise's reference and no recorded misconception."""
+
+import ast
+import inspect
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import coursework
+from coursework._files import write_atomically
+from coursework.exercises.engine import Exercise
+
+PACKAGE = Path(coursework.__file__).parent
+SANDBOXED = ("__init__", "cells", "sandbox", "wire", "withheld", "worker")
+LEFT_OUT = ("trained", "__pycache__")
+HELD = "_held_"
+WITHHELD_ARGUMENTS = ("reference", "misconceptions", "hints")
+
+# Public functions of the package that answer an exercise by themselves.
+PACKAGE_ANSWERS: dict[str, tuple[str, ...]] = {
+    "2.4": ("coursework.score_matching.implicit_score_matching",),
+    "4.5": ("coursework.predictions.convert",),
+    "6.1": ("coursework.ncsn.geometric_noise_levels",),
+    "9.1": ("coursework.probability_flow.euler",),
+    "9.2": ("coursework.probability_flow.heun",),
+    "9.4": ("coursework.sdes.karras_times",),
+    "10.5": ("coursework.likelihood.bits_per_dim",),
+}
+
+
+def write_stage(folder: Path) -> None:
+    """Write the sandbox's copy of the package into an empty folder."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        relative = path.relative_to(PACKAGE)
+        if set(relative.parts) & set(LEFT_OUT) or (relative.parts[0] == "grading" and path.stem not in SANDBOXED):
+            continue
+        text = path.read_text(encoding="utf-8")
+        if relative.parts[0] == "exercises" and path.stem.startswith("lesson_"):
+            text = without_references(text, f"coursework.exercises.{path.stem}")
+        write_atomically(folder / "coursework" / relative, text)
+
+
+def readable(stage: Path) -> list[str]:
+    """The folders that a learner's code may read: the stage, and Python with its packages."""
+    paths = sysconfig.get_paths()
+    places = {str(stage), sys.prefix, sys.base_prefix, paths["purelib"], paths["platlib"], paths["stdlib"]}
+    return sorted(str(Path(place).absolute()) for place in places)
+
+
+def without_references(source: str, module: str) -> str:
+    """An exercises module with what draws and observes cases, and without references and misconceptions.
+
+    Where a case is drawn with another exercise's reference, that stays under another name (see `withheld_for`).
+    """
+    tree = ast.parse(source)
+    for call in exercise_calls(tree):
+        for keyword in call.keywords:
+            if keyword.arg in WITHHELD_ARGUMENTS:
+                stand_in = "_withheld.refuse" if keyword.arg == "reference" else "()"
+                keyword.value = ast.parse(stand_in, mode="eval").body
+    bound = {name for node in tree.body for name in names_bound(node)}
+    tree = Rename(bound & set(references(source))).visit(tree)
+    needed = closure(tree, ["EXERCISES"])
+    kept = [node for node in tree.body if node in needed or is_import(node)]
+    gone = sorted(bound - {name for node in needed for name in names_bound(node)})
+    guard = [
+        "from coursework.grading import withheld as _withheld",
+        f"__getattr__ = _withheld.missing({module!r}, {gone!r})",
+    ]
+    imports = [node for node in kept if is_import(node)]
+    rest = [node for node in kept if not is_import(node)]
+    return ast.unparse(ast.Module([*imports, *ast.parse("\n".join(guard)).body, *rest], [])) + "\n"
+
+
+class Rename(ast.NodeTransformer):
+    """Gives names that a module binds a prefix, HELD."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = frozenset(names)
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        """A use, or an assignment."""
+        return ast.copy_location(ast.Name(HELD + node.id, node.ctx), node) if node.id in self.names else node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        """A definition."""
+        node.name = HELD + node.name if node.name in self.names else node.name
+        return self.generic_visit(node)
+
+    visit_ClassDef = visit_FunctionDef
+
+
+def references(source: str) -> list[str]:
+    """The names of an exercises module's references."""
+    values = [keyword.value for call in exercise_calls(ast.parse(source)) for keyword in call.keywords
+              if keyword.arg == "reference"]  # fmt: skip
+    return [value.id for value in values if isinstance(value, ast.Name)]
+
+
+def withheld_for(exercise: Exercise) -> list[str]:
+    """Dotted names of functions in the sandbox that would answer an exercise: their code is taken out for it."""
+    module, name = exercise.reference.__module__, HELD + exercise.reference.__name__
+    kept = module.startswith("coursework.exercises.") and name in _stripped_names(sys.modules[module])
+    return [*PACKAGE_ANSWERS.get(exercise.id, ()), *([f"{module}.{name}"] if kept else [])]
+
+
+@cache
+def _stripped_names(module: ModuleType) -> list[str]:
+    tree = ast.parse(without_references(inspect.getsource(module), module.__name__))
+    return [name for node in tree.body for name in names_bound(node)]
+
+
+def source_of(exercise: Exercise, name: str = "") -> str:
+    """Source that defines an exercise's reference, with what it needs, under this name or its own."""
+    function = exercise.reference
+    alias = f"{name} = {function.__name__}\n" if name and name != function.__name__ else ""
+    if not function.__module__.startswith("coursework.exercises."):
+        return f"from {function.__module__} import {function.__name__}\n{alias}"
+    tree = _tree(sys.modules[function.__module__])
+    needed = closure(tree, [function.__name__])
+    return ast.unparse(ast.Module([node for node in tree.body if node in needed or is_import(node)], [])) + f"\n{alias}"
+
+
+@cache
+def _tree(module: ModuleType) -> ast.Module:
+    return ast.parse(inspect.getsource(module))
+
+
+def exercise_calls(tree: ast.Module) -> Iterator[ast.Call]:
+    """The calls `Exercise(...)` in a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Exercise":
+            yield node
+
+
+def closure(tree: ast.Module, names: Iterable[str]) -> list[ast.stmt]:
+    """The module's statements that bind these names or, in turn, a name that one of them uses."""
+    chosen: list[ast.stmt] = []
+    waiting, seen = list(names), set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for node in tree.body:
+            if name in names_bound(node) and node not in chosen and not is_import(node):
+                chosen.append(node)
+                waiting += [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
+    return chosen
+
+
+def names_bound(node: ast.stmt) -> list[str]:
+    """The names that a statement of one of our modules binds."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+
+
+def is_import(node: ast.stmt) -> bool:
+    """Whether a statement imports."""
+    return isinstance(node, ast.Import | ast.ImportFrom)

@@ -1,0 +1,253 @@
+"""The sandboxed side: a fork server that has torch ready, and the process that asks a function for its answers.
+
+The grader starts `serve` in a clean interpreter with an empty environment. For each exercise the server forks a
+watcher, and that one the process in which the learner's code runs: nothing done for one exercise reaches another.
+"""
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import struct
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from coursework.grading import sandbox
+
+LENGTH = struct.Struct("<I")
+ANSWER = 3  # the file descriptor on which an answer leaves
+
+
+def serve(control: int, readable: list[str], root: str) -> None:
+    """Answer the grader's requests until it closes the connection.
+
+    control: the descriptor of a socket to the grader; readable: folders that a learner's code may read; root: an empty
+    folder that becomes its root. What is in the folder around it is removed at the end.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt from the terminal is the grader's to deal with
+    connection = socket.socket(fileno=control)
+    connection.set_inheritable(False)
+    try:
+        prepare()
+        reply(connection, {"missing": _protections(readable, root)})
+        serve_requests(connection, readable, root)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    finally:
+        shutil.rmtree(os.path.dirname(root), ignore_errors=True)  # the grader may have been killed
+    os._exit(0)  # at once: tidying torch up takes seconds
+
+
+def serve_requests(connection: socket.socket, readable: list[str], root: str) -> None:
+    """Answer one request after another."""
+    while (received := receive(connection)) is not None:
+        request, pipe = received
+        watcher = os.fork()
+        if watcher == 0:
+            _leave(partial(watch, connection, request, pipe, readable, root))
+        os.close(pipe)
+        _, status = os.waitpid(watcher, 0)
+        if status:
+            reply(connection, {"ended": "lost", "cpu": 0.0, "seconds": 0.0})
+
+
+def prepare() -> None:
+    """Import what every exercise needs, once."""
+    import psutil  # noqa: F401
+    import safetensors.torch  # noqa: F401
+    import torch
+    import torch._dynamo  # torch.func.jacrev imports it at its first use, which takes a second
+    from IPython.core import inputtransformer2  # noqa: F401
+
+    from coursework import exercises
+    from coursework.exercises.engine import lesson_exercises
+
+    torch.set_num_threads(1)
+    with warnings.catch_warnings(action="ignore"):  # torch's own, at the first use of forward mode
+        torch.func.jvp(torch.sin, (torch.ones(1),), (torch.ones(1),))
+    exercises.check = lambda exercise_id, attempt: attempt
+    exercises.hint = lambda exercise_id: None
+    for lesson in range(100):
+        lesson_exercises(lesson)
+
+
+def receive(connection: socket.socket) -> tuple[dict[str, Any], int] | None:
+    """The next request and the pipe for its answer; None when the grader has gone."""
+    head, pipes, _, _ = socket.recv_fds(connection, LENGTH.size, 1)
+    if not head:
+        return None
+    (length,) = LENGTH.unpack(head)
+    data = b""
+    while len(data) < length:
+        part = connection.recv(min(1 << 20, length - len(data)))
+        if not part:
+            return None
+        data += part
+    return json.loads(data), pipes[0]
+
+
+def reply(connection: socket.socket, message: dict[str, Any]) -> None:
+    """Send the grader a message."""
+    data = json.dumps(message).encode()
+    connection.sendall(LENGTH.pack(len(data)) + data)
+
+
+def _leave(work: Any) -> None:
+    """Do something in a forked process, and end that process whatever happens."""
+    status = 1
+    try:
+        work()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _protections(readable: list[str], root: str) -> list[str]:
+    """What this system does not allow to protect, found by trying it in a process of its own."""
+    reader, writer = os.pipe()
+    trial = os.fork()
+    if trial == 0:
+        os.close(reader)
+        _leave(lambda: _try_protections(writer, readable, root))
+    os.close(writer)
+    with os.fdopen(reader, "rb") as answer:
+        found = answer.read()
+    os.waitpid(trial, 0)
+    return json.loads(found) if found else ["the sandbox could not be tried out"]
+
+
+def _try_protections(writer: int, readable: list[str], root: str) -> None:
+    missing = sandbox.new_process_space()
+    child = os.fork()
+    if child == 0:
+        found = ([missing] if missing else []) + sandbox.separate(readable, root, sandbox.stranger(root))
+        _leave(lambda: os.write(writer, json.dumps(found).encode()))
+    os.waitpid(child, 0)
+
+
+def watch(connection: socket.socket, request: dict[str, Any], pipe: int, readable: list[str], root: str) -> None:
+    """Run one exercise in a child, see that it keeps to its limits, and report how it ended."""
+    started = time.monotonic()
+    limits = sandbox.Limits(request["cpu"], request["wall"])
+    sandbox.adopt_orphans()
+    user = sandbox.stranger(root)
+    sandbox.new_process_space()
+    child = os.fork()
+    if child == 0:
+        connection.detach()
+        _leave(lambda: confined(request, pipe, limits, readable, root, user))
+    os.close(pipe)
+
+    def abandoned() -> bool:
+        ready, _, _ = select.select([connection], [], [], 0)
+        return bool(ready) and connection.recv(1, socket.MSG_PEEK) == b""
+
+    ended, cpu = sandbox.watch(child, limits, abandoned)
+    _empty(root)
+    reply(connection, {"ended": ended, "cpu": cpu, "seconds": time.monotonic() - started})
+
+
+def _empty(folder: str) -> None:
+    """Remove what was left in a folder (nothing, where files were hidden)."""
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            os.unlink(entry.path)
+
+
+def confined(
+    request: dict[str, Any], pipe: int, limits: sandbox.Limits, readable: list[str], root: str, user: int
+) -> None:
+    """What the learner's process does: shut itself in, answer, end."""
+    os.setsid()
+    most = sandbox.bounds(limits)
+    _only_descriptor(pipe)
+    sandbox.first_to_go()
+    os.chdir(root)
+    sandbox.separate(readable, root, user)
+    os.environ.clear()
+    os.environ.update(dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR"), os.getcwd()) | {"MPLBACKEND": "agg"})
+    sandbox.limit(most)
+    message = answer(request)
+    while message:
+        message = message[os.write(ANSWER, message) :]
+
+
+def _only_descriptor(pipe: int) -> None:
+    """Close every file but the answer's; what is printed past Python goes nowhere."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
+    os.dup2(pipe, ANSWER)
+    os.closerange(ANSWER + 1, 65_536)
+
+
+def answer(request: Mapping[str, Any]) -> bytes:
+    """The packed answer to a request: the learner's function is defined, and observed on the cases of its seed."""
+    import torch
+
+    from coursework.exercises import attempt, engine
+    from coursework.exercises.engine import NotAttempted
+    from coursework.grading import cells, wire, withheld
+
+    exercise = engine.find(request["exercise"])
+    seed, n_cases = request["seed"], request["n_cases"]
+    drawn = [engine._draw(exercise, seed, i) for i in range(n_cases)]
+    fresh = [engine._draw(exercise, seed, i) for i in range(n_cases)]
+    for function in request["withheld"]:
+        withheld.withhold(function)
+    if request["reference"]:
+        _allow(exercise, **request["reference"])
+    done: list[Mapping[str, Any]] = []
+    remarks: list[str] = []
+
+    def work() -> str:
+        function, passed_over = cells.define(
+            request["cells"], request["own"], request["until"], request["name"], request["given"]
+        )
+        remarks.extend(passed_over)
+        if not callable(function):
+            return "no function"
+        for number, arguments in enumerate(drawn):
+            torch.manual_seed(seed + number)
+            done.append(exercise.observe(function, arguments))
+        return "done"
+
+    got = attempt.run(work, request["wall"])
+    state, error = got.value or "error", ""
+    if withheld.touched or isinstance(got.error, withheld.ReferenceCalled):
+        state = "reference"
+    elif isinstance(got.error, NotAttempted):
+        state = "not attempted"
+    elif isinstance(got.error, cells.CellError):
+        error = str(got.error)
+    elif got.error is not None:
+        error = engine._error(got.error)
+    changed = [not engine._same(a, b) for a, b in zip(drawn, fresh, strict=True)]
+    texts = {
+        "error": error[:2000],
+        "printed": got.printed[:2500],
+        "remarks": [text[:300] for text in (*remarks, *(f"Python warned: {w}" for w in got.warned))][:5],
+    }
+    return wire.pack(state, done if state in ("done", "error") else [], changed=changed, **texts)
+
+
+def _allow(exercise: Any, name: str, source: str) -> None:
+    """Put an exercise's reference back, where the instructor allows to call it."""
+    from coursework.grading import cells
+
+    function = cells.from_source(name, source)
+    setattr(sys.modules[f"coursework.exercises.lesson_{int(exercise.id.partition('.')[0]):02d}"], name, function)
+    object.__setattr__(exercise, "reference", function)
+
+
+def main() -> None:
+    """Entry point: the arguments are those of `serve`, as JSON."""
+    serve(**json.loads(sys.argv[1]))

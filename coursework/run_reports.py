@@ -1,0 +1,173 @@
+"""Reports of a headless run: JUnit's XML for CI servers, and a summary page that links every executed lesson.
+
+They are written before the first lesson and again after each one, so that they are complete whenever the run ends.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from xml.etree import ElementTree
+
+from coursework._files import write_atomically
+from coursework.running import Outcome, Task
+
+NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+NOT_RUN = "not run"
+
+
+class ReportError(ValueError):
+    """A report cannot be written; the message is one line that says why."""
+
+
+class Reports:
+    """The reports of one run, each only where a path is given.
+
+    `junit` is a file; `html` a folder that gets index.html and a page for each lesson, TREE/LESSON.html.
+
+    Raises:
+        ReportError: if a path cannot be written to, or what makes the pages is not installed.
+    """
+
+    def __init__(self, tasks: Sequence[Task], junit: Path | None = None, html: Path | None = None) -> None:
+        self._tasks, self._junit, self._html, self._pages = tasks, junit, html, 0
+        self._started = time.strftime("%Y-%m-%dT%H:%M:%S")
+        try:
+            if html:
+                from coursework import lesson_pages
+
+                lesson_pages.put_mathjax(html)
+            self.write([])
+        except ImportError as error:
+            raise ReportError(f"--html needs {error.name}: pip install {error.name}") from None
+        except OSError as error:
+            raise ReportError(f"cannot write the report {error.filename}: {error.strerror}") from None
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        """Writes the reports; lessons without an outcome count as not run."""
+        if self._junit:
+            write_atomically(self._junit, junit_xml(self._tasks, outcomes, self._started))
+        if self._html:
+            from coursework import lesson_pages
+
+            for outcome in outcomes[self._pages :]:
+                if outcome.task.output.exists():
+                    page = lesson_pages.page(outcome.task.output)
+                    write_atomically(self._html / link(outcome.task), page)
+            self._pages = len(outcomes)
+            write_atomically(self._html / "index.html", summary_page(self._tasks, outcomes, self._started))
+
+
+def link(task: Task) -> str:
+    """Where a lesson's page is, seen from the summary."""
+    return f"{task.tree}/{task.name}.html"
+
+
+def by_task(tasks: Sequence[Task], outcomes: Sequence[Outcome]) -> list[tuple[Task, Outcome | None]]:
+    """Returns every task with its outcome; None where it was not run."""
+    found = {(o.task.tree, o.task.name): o for o in outcomes}
+    return [(task, found.get((task.tree, task.name))) for task in tasks]
+
+
+def junit_xml(tasks: Sequence[Task], outcomes: Sequence[Outcome], started: str) -> bytes:
+    """Returns the report as JUnit's XML: a test suite for each tree, a test case for each lesson."""
+    rows = by_task(tasks, outcomes)
+    root = ElementTree.Element("testsuites", name="lessons", **counts(rows))
+    for tree in dict.fromkeys(task.tree for task in tasks):
+        own = [row for row in rows if row[0].tree == tree]
+        suite = ElementTree.SubElement(root, "testsuite", name=tree, timestamp=started, **counts(own))
+        for task, outcome in own:
+            add_case(suite, task, outcome)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+
+
+def counts(rows: Sequence[tuple[Task, Outcome | None]]) -> dict[str, str]:
+    """Returns the attributes that count test cases."""
+    done = [outcome for _, outcome in rows if outcome]
+    numbers = {"tests": len(rows), "failures": sum(o.status == "failed" for o in done), "errors": 0}
+    numbers |= {"skipped": len(rows) - len(done), "time": f"{sum(o.seconds for o in done):.3f}"}
+    return {name: str(number) for name, number in numbers.items()}
+
+
+def add_case(suite: ElementTree.Element, task: Task, outcome: Outcome | None) -> None:
+    """Adds the test case of one lesson."""
+    names = {"classname": task.tree, "name": task.name, "file": f"{task.tree}/{task.source.name}"}
+    case = ElementTree.SubElement(suite, "testcase", **names, time=f"{outcome.seconds if outcome else 0:.3f}")
+    if outcome is None:
+        ElementTree.SubElement(case, "skipped", message=NOT_RUN)
+    elif outcome.error:
+        failure = ElementTree.SubElement(case, "failure", message=NOT_IN_XML.sub("�", outcome.error))
+        failure.text = NOT_IN_XML.sub("�", outcome.details or outcome.error)
+
+
+def summary_page(tasks: Sequence[Task], outcomes: Sequence[Outcome], started: str) -> str:
+    """Returns the summary as a page: a row for each lesson, in the order of the tasks."""
+    from jinja2 import Environment
+
+    rows = [
+        (task, outcome, link(task) if outcome and task.output.exists() else "")
+        for task, outcome in by_task(tasks, outcomes)
+    ]
+    failed, not_run = sum(bool(o.error) for o in outcomes), len(tasks) - len(outcomes)
+    system = f"Python {platform.python_version()}, torch {version('torch')}, {platform.system()} {platform.machine()}"
+    numbers = {"n_ok": len(outcomes) - failed, "n_failed": failed, "n_not_run": not_run}
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(SUMMARY)
+    return template.render(rows=rows, started=started.replace("T", " "), system=system, not_run=NOT_RUN, **numbers)
+
+
+SUMMARY = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Lessons: {{ n_ok }} ok, {{ n_failed }} failed{% if n_not_run %}, {{ n_not_run }} not run{% endif %}</title>
+<style>
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: 0.3rem 0.8rem 0.3rem 0; border-bottom: 1px solid #8886; }
+td.number, th.number { text-align: right; }
+.failed { font-weight: bold; border-left: 0.4rem solid #d55e00; padding-left: 0.4rem; }
+pre { overflow-x: auto; background: #8882; padding: 0.6rem; }
+</style>
+</head>
+<body>
+<h1>Lessons</h1>
+<p>{{ n_ok }} ok, {{ n_failed }} failed, {{ n_not_run }} not run. Started {{ started }}; {{ system }}.</p>
+<div class="wide">
+<table>
+<thead><tr><th>tree</th><th>lesson</th><th>outcome</th><th class="number">seconds</th>
+<th class="number">checks passed</th><th class="number">not attempted</th><th class="number">wrong</th></tr></thead>
+<tbody>
+{% for task, outcome, page in rows %}
+<tr>
+<td>{{ task.tree }}</td>
+<td>{% if page %}<a href="{{ page }}">{{ task.name }}</a>{% else %}{{ task.name }}{% endif %}</td>
+{% if outcome %}
+<td><span class="{{ outcome.status }}">{{ outcome.status }}</span>
+{% if outcome.error %}
+<details><summary>{{ outcome.error }}</summary><pre>{{ outcome.details or outcome.error }}</pre></details>
+{% endif %}
+</td>
+<td class="number">{{ "%.1f" | format(outcome.seconds) }}</td>
+<td class="number">{{ outcome.passed }}</td>
+<td class="number">{{ outcome.not_attempted }}</td>
+<td class="number">{{ outcome.wrong }}</td>
+{% else %}
+<td>{{ not_run }}</td><td></td><td></td><td></td><td></td>
+{% endif %}
+</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+</body>
+</html>
+"""

@@ -1,0 +1,67 @@
+"""Sphinx's configuration; build.py makes the source pages and calls it."""
+
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+project = "Score-based generative models"
+author = ""
+html_show_copyright = False
+html_title = project
+language = "en"
+smartquotes = False
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx_copybutton",
+    "docstrings",
+    "pictures",
+]
+exclude_patterns = ["files"]
+
+# Lessons and texts
+nb_execution_mode = "off"
+nb_ipywidgets_js = {}  # explorers are stored as pictures; nothing is fetched for them
+nb_merge_streams = True
+myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
+myst_dmath_double_inline = True
+myst_heading_anchors = 4
+copybutton_selector = "div.highlight-ipython3 pre, div.cell_input pre, details.solution pre"
+
+# Formulas: MathJax with its glyphs in the file itself, so that pages opened from a disk need no font files.
+MATHJAX = distribution("sphinx-mathjax-offline").locate_file("sphinx-mathjax-offline/static/mathjax/tex-svg.js")
+mathjax_path = "tex-svg.js"
+mathjax3_config = {"options": {"enableMenu": False}}
+
+# API
+autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False
+autodoc_preserve_defaults = True
+autodoc_typehints_format = "short"
+add_module_names = False
+python_use_unqualified_type_names = True
+toc_object_entries_show_parents = "hide"
+python_maximum_signature_line_length = 80
+
+# Pages
+html_theme = "sphinx_book_theme"
+html_context = {"default_mode": "auto"}
+html_static_path = ["_static", str(MATHJAX)]
+html_css_files = ["site.css"]
+html_js_files = ["from_disk.js"]
+html_favicon = "_static/favicon.svg"
+html_copy_source = False
+html_use_index = False
+html_domain_indices = False
+html_theme_options = {
+    "back_to_top_button": False,
+    "navbar_persistent": [],
+    "show_navbar_depth": 1,
+    "show_toc_level": 2,
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+}

@@ -1,0 +1,493 @@
+"""Grading: what is right earns its points, whatever stands around it, and the same submission always earns the same."""
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from coursework.cli import app
+from coursework.exercises import engine
+from coursework.exercises.engine import Exercise, find, lesson_exercises
+from coursework.grading import handin, stage, wire
+from coursework.grading.classroom import grade_here, open_tasks
+from coursework.grading.grader import BUDGET, Grader, Rules
+from coursework.grading.handin import Cell, HandIn, Lesson
+from coursework.grading.marking import N_CASES, Exam
+from coursework.grading.records import Records, table
+
+ROOT = Path(__file__).parent.parent
+RULES = Rules("a secret for tests")
+LESSONS = handin.course_lessons(ROOT)
+EXERCISES = [exercise for lesson in LESSONS for exercise in lesson_exercises(lesson.number)]
+SLICED = next(lesson for lesson in LESSONS if lesson.number == 3)
+SETUP = "import torch\nfrom torch.func import jvp\nfrom coursework.exercises import NotAttempted, check"
+
+every_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.id)
+every_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forward_mode():
+    """torch complains about a part of its own at the first use of forward mode: here, and not in a judged mistake."""
+    with warnings.catch_warnings(action="ignore"):
+        torch.func.jvp(torch.sin, (torch.ones(1),), (torch.ones(1),))
+
+
+@pytest.fixture(scope="module")
+def grader():
+    with Grader(RULES) as grader:
+        yield grader
+
+
+@pytest.fixture(scope="module")
+def lenient():
+    """A grader for an instructor who allows every reference to be called."""
+    with Grader(Rules(RULES.secret, tuple(exercise.id for exercise in EXERCISES))) as grader:
+        yield grader
+
+
+def outcomes(marks):
+    return {mark.exercise: mark.outcome for mark in marks}
+
+
+def tree_notebook(tree: str, lesson: Lesson) -> dict:
+    return json.loads((ROOT / tree / f"{lesson.name}.ipynb").read_text(encoding="utf-8"))
+
+
+def grade(grader, notebook: dict, lesson: Lesson = SLICED):
+    return grader.grade(handin.parse(json.dumps(notebook).encode(), lesson), lesson)
+
+
+def change_cell(notebook: dict, role: str, exercise: str, source: str) -> None:
+    wanted = {"role": role, "id": exercise}
+    (cell,) = (cell for cell in notebook["cells"] if cell["metadata"].get("coursework") == wanted)
+    cell["source"] = source
+
+
+# -- invariants ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.lessons
+@every_lesson
+def test_the_solutions_score_everything_and_a_blank_lesson_nothing(lesson, grader):
+    started = time.process_time()
+    marks, remarks = grade(grader, tree_notebook("solutions", lesson), lesson)
+    assert set(outcomes(marks).values()) == {"passed"}, marks
+    assert [mark.flag for mark in marks] == [""] * len(marks), marks
+    assert remarks == []
+    marks, remarks = grade(grader, tree_notebook("notebooks", lesson), lesson)
+    assert set(outcomes(marks).values()) == {"not attempted"}, marks
+    assert [mark.flag for mark in marks] == [""] * len(marks), marks
+    assert time.process_time() - started < BUDGET
+
+
+def answer_of(exercise: Exercise, function, exam: Exam) -> bytes:
+    """What the sandbox would send for a function, without the sandbox."""
+    cases = [exercise.observe(function, engine._draw(exercise, exam.seed, i)) for i in range(N_CASES)]
+    return wire.pack("done", cases, changed=[False] * N_CASES, error="", printed="", remarks=[])
+
+
+@every_exercise
+def test_each_misconception_loses_its_points_and_is_named_and_the_reference_passes(exercise):
+    exam = Exam(exercise, "another secret")
+    assert exam.judge(answer_of(exercise, exercise.reference, exam), "exit", 8.0).outcome == "passed"
+    for misconception in exercise.misconceptions:
+        try:
+            answer = answer_of(exercise, misconception.wrong, exam)
+        except Exception:  # a mistake that raises has no values to be recognised by
+            continue
+        mark = exam.judge(answer, "exit", 8.0)
+        assert (mark.outcome, mark.misconception) == ("wrong", misconception.name)
+
+
+def misconception_sources(number: int) -> list[tuple[str, str, str]]:
+    """Exercise id, the misconception's name and a cell's source that makes the mistake, for every one of a lesson."""
+    text = (stage.PACKAGE / "exercises" / f"lesson_{number:02d}.py").read_text(encoding="utf-8")
+    tree, found = ast.parse(text), []
+    names = {name for node in tree.body for name in stage.names_bound(node)} - {"EXERCISES"}
+    tree = stage.Rename(names).visit(tree)  # a mistake may call the reference, whose name the cell takes
+    imports = [node for node in tree.body if stage.is_import(node)]
+    for call in stage.exercise_calls(tree):
+        arguments = {keyword.arg: keyword.value for keyword in call.keywords}
+        exercise = find(arguments["id"].value)
+        for recorded, known in zip(arguments["misconceptions"].elts, exercise.misconceptions, strict=True):
+            used = [n.id for n in ast.walk(recorded.args[1]) if isinstance(n, ast.Name)]
+            needed = stage.closure(tree, used)
+            body = [*imports, *(node for node in tree.body if node in needed)]
+            wrong = f"{SLICED.functions[exercise.id]} = {ast.unparse(recorded.args[1])}"
+            found.append((exercise.id, known.name, ast.unparse(ast.Module(body, [])) + f"\n{wrong}\n"))
+    return found
+
+
+@pytest.mark.lessons
+def test_a_misconception_in_a_notebook_loses_exactly_its_points(grader):
+    blank = handin.parse(json.dumps(tree_notebook("solutions", SLICED)).encode(), SLICED)
+    for exercise, name, source in misconception_sources(3):
+        cells = tuple(
+            Cell(source, "exercise", exercise) if c.exercise == exercise and c.role == "exercise" else c
+            for c in blank.cells
+        )
+        one = Lesson(SLICED.name, {exercise: SLICED.functions[exercise]})
+        (mark,), _ = grader.grade(HandIn(cells), one)
+        assert (mark.outcome, mark.misconception) == ("wrong", name)
+
+
+def test_one_mistake_costs_one_exercise_and_nothing_else(grader):
+    notebook = tree_notebook("solutions", SLICED)
+    change_cell(notebook, "exercise", "3.1", "def quadratic_form(score, x, v):\n    return (score(x) * v).sum(1)\n")
+    marks, _ = grade(grader, notebook)
+    assert outcomes(marks) == {e: "wrong" if e == "3.1" else "passed" for e in SLICED.functions}
+    assert "a derivative is missing" in marks[0].misconception
+
+
+def test_the_same_submission_scores_the_same_and_warnings_lose_nothing(grader):
+    notebook = tree_notebook("solutions", SLICED)
+    noisy = (
+        "import sys, warnings\nwarnings.warn('at the top')\n"
+        "def fitted_slopes(covariance, radius):\n"
+        "    warnings.warn('inside'); print('to the error stream', file=sys.stderr)\n"
+        "    noise = torch.randn(3).sum() * 0\n"
+        "    return -torch.stack([torch.full_like(radius, len(covariance)), radius**2]) / covariance.trace() + noise\n"
+    )
+    change_cell(notebook, "exercise", "3.6", noisy)
+    first, _ = grade(grader, notebook)
+    second, _ = grade(grader, notebook)
+    assert outcomes(first) == outcomes(second) == dict.fromkeys(SLICED.functions, "passed")
+    assert "to the error stream" in first[-1].printed
+    assert "Python warned: inside" in first[-1].printed
+
+
+def test_other_secrets_draw_other_cases():
+    exercise = find("3.4")
+    seeds = {Exam(exercise, secret).seed for secret in ("a", "b", "c")} | {Exam(find("3.5"), "a").seed}
+    assert len(seeds) == 4
+    assert Exam(exercise, "a").seed == Exam(exercise, "a").seed
+    assert not torch.equal(Exam(exercise, "a").expected[0]["result"], Exam(exercise, "b").expected[0]["result"])
+
+
+# -- what is run, and what is not ------------------------------------------------------------------------------------
+
+
+def test_training_cells_are_not_run_and_helpers_are(grader):
+    notebook = tree_notebook("solutions", SLICED)
+    for cell in notebook["cells"]:
+        if cell["metadata"].get("coursework", {}).get("role") == "lesson" and cell["cell_type"] == "code":
+            cell["source"] = "raise SystemExit('a training cell was run')"
+    helper = {
+        "cell_type": "code",
+        "metadata": {},
+        "source": "half = 0.5\ndef square(a):\n    return a**2\n%matplotlib inline",
+    }
+    notebook["cells"].insert(6, helper)
+    source = (
+        "def ssm_loss(score, x, v):\n    value, product = jvp(score, (x,), (v,))\n"
+        "    return ((product * v).sum(1) + half * square((value * v).sum(1))).mean()\n"
+        "print(ssm_loss(a_score_that_was_trained, x, v))\n"
+    )
+    change_cell(notebook, "exercise", "3.4", source)
+    marks, _ = grade(grader, notebook)
+    assert outcomes(marks) == dict.fromkeys(SLICED.functions, "passed"), marks
+
+
+def test_an_exercise_may_build_on_one_that_was_skipped_as_in_the_notebook(grader):
+    lesson = next(lesson for lesson in LESSONS if lesson.number == 2)
+    notebook, blank = tree_notebook("solutions", lesson), tree_notebook("notebooks", lesson)
+    for exercise in ("2.3", "2.4"):
+        (source,) = (
+            c["source"]
+            for c in blank["cells"]
+            if c["metadata"].get("coursework") == {"role": "exercise", "id": exercise}
+        )
+        change_cell(notebook, "exercise", exercise, source)
+    marks, _ = grade(grader, notebook, lesson)
+    expected = {e: "not attempted" if e in ("2.3", "2.4") else "passed" for e in lesson.functions}
+    assert outcomes(marks) == expected, marks
+    change_cell(
+        notebook,
+        "exercise",
+        "2.4",
+        "def implicit_loss(score, x):\n    return (0.5 * (score(x)**2).sum(1) + jacobian_trace(score, x)).mean()\n",
+    )
+    marks, _ = grade(grader, notebook, lesson)
+    assert outcomes(marks) == expected | {"2.4": "passed"}, marks
+
+
+def test_the_message_names_the_learners_line(grader):
+    notebook = tree_notebook("solutions", SLICED)
+    change_cell(notebook, "exercise", "3.3", "def trace_variance(matrices, fourth_moment):\n    return matrices @ 5\n")
+    mark = next(mark for mark in grade(grader, notebook)[0] if mark.exercise == "3.3")
+    assert "Case 1: your function raises TypeError" in mark.message
+    assert "line 2: return matrices @ 5" in mark.message
+    change_cell(notebook, "exercise", "3.3", "def trace_variance(matrices, fourth_moment):\n    return (\n")
+    mark = next(mark for mark in grade(grader, notebook)[0] if mark.exercise == "3.3")
+    assert mark.message == "the cell does not parse: '(' was never closed (line 2)"
+
+
+# -- the reference ---------------------------------------------------------------------------------------------------
+
+
+def calls_from_references() -> dict[str, set[str]]:
+    """The public functions of the package that each exercise's reference calls by itself."""
+    found: dict[str, set[str]] = {}
+    for exercise in EXERCISES:
+        called: set[str] = set()
+
+        def note(frame, event, argument, called=called):
+            module, caller = frame.f_globals.get("__name__", ""), frame.f_back.f_globals.get("__name__", "")
+            own = (
+                module.startswith("coursework.")
+                and "._" not in module
+                and not module.startswith("coursework.exercises")
+            )
+            function = frame.f_code.co_name
+            if (
+                event == "call"
+                and own
+                and caller.startswith("coursework.exercises.")
+                and "." not in frame.f_code.co_qualname
+            ):
+                called.add(f"{module}.{function}")
+
+        case = engine._draw(exercise, 1, 0)
+        sys.setprofile(note)
+        try:
+            exercise.observe(exercise.reference, case)
+        finally:
+            sys.setprofile(None)
+        if called:
+            found[exercise.id] = called
+    return found
+
+
+def test_every_package_function_that_answers_an_exercise_is_withheld_for_it():
+    for exercise, called in calls_from_references().items():
+        assert called <= set(stage.PACKAGE_ANSWERS.get(exercise, ())), exercise
+
+
+CALLS = {
+    "2.4": "from coursework.score_matching import implicit_score_matching as implicit_loss",
+    "4.5": """
+from coursework import predictions
+def from_score(s, x_t, alpha, sigma):
+    to = lambda target: predictions.convert(s, x_t, alpha, sigma, source="score", target=target)
+    return to("noise"), to("data"), to("velocity")
+""",
+    "6.1": "from coursework.ncsn import geometric_noise_levels as ladder",
+    "9.1": """
+from coursework.probability_flow import euler
+def euler_step(score, sde, x, t, t_next):
+    return euler(score, sde, x, torch.stack([t, t_next]))
+""",
+    "9.2": """
+from coursework import probability_flow as p
+def heun_step(score, sde, x, t, t_next):
+    return p.heun(score, sde, x, torch.stack([t, t_next]))
+""",
+    "9.4": """
+from coursework.sdes import karras_times
+def karras_grid(sde, n_steps, rho):
+    return karras_times(sde, n_steps, rho=rho)
+""",
+    "10.5": """
+from coursework.likelihood import bits_per_dim
+def bits(log_prob, n_dims, n_levels, low, high):
+    return bits_per_dim(log_prob, n_dims, n_levels=n_levels, low=low, high=high)
+""",
+    "5.1": "from coursework.exercises.lesson_05 import langevin_step",
+    "5.1 hidden": "from coursework.exercises import lesson_05\nlangevin_step = lesson_05._held_langevin_step",
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_calling_the_reference_is_no_attempt_and_is_flagged(call, grader, lenient):
+    exercise = call.partition(" ")[0]
+    lesson = next(lesson for lesson in LESSONS if exercise in lesson.functions)
+    one = Lesson(lesson.name, {exercise: lesson.functions[exercise]})
+    handed_in = HandIn((Cell("import torch", "setup"), Cell(CALLS[call], "exercise", exercise)))
+    (mark,), _ = grader.grade(handed_in, one)
+    assert (mark.outcome, mark.flag) == ("not attempted", "calls the reference"), mark
+    if "hidden" not in call:
+        (mark,), _ = lenient.grade(handed_in, one)
+        assert (mark.outcome, mark.flag) == ("passed", ""), mark
+
+
+def test_every_function_withheld_has_its_test():
+    assert set(stage.PACKAGE_ANSWERS) <= set(CALLS)
+    assert [e.id for e in EXERCISES if any(stage.HELD in name for name in stage.withheld_for(e))] == ["5.1"]
+
+
+def test_loading_the_reference_afresh_is_noticed(grader):
+    source = """
+import importlib
+from coursework import score_matching
+def implicit_loss(score, x):
+    return importlib.reload(score_matching).implicit_score_matching(score, x)
+"""
+    one = Lesson("02_explicit_score_matching", {"2.4": "implicit_loss"})
+    (mark,), _ = grader.grade(HandIn((Cell(source, "exercise", "2.4"),)), one)
+    assert (mark.outcome, mark.flag) == ("not attempted", "reaches for the reference"), mark
+
+
+# -- a class ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def school(tmp_path):
+    """Three learners' submissions of lessons 00 and 03, in nbgrader's layout and in plain folders."""
+    folder = tmp_path / "submissions"
+    for student, tree, path in (
+        ("anna", "solutions", "ps1"),
+        ("ben", "notebooks", "."),
+        ("cem", "solutions", "deep/er"),
+    ):
+        (folder / student / path).mkdir(parents=True)
+        for lesson in ("00_start_here", "03_sliced_score_matching"):
+            data = (ROOT / tree / f"{lesson}.ipynb").read_bytes()
+            (folder / student / path / f"{lesson}.ipynb").write_bytes(data)
+    return folder
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, ["grade", *map(str, arguments)])
+
+
+def rows(path: Path) -> list[list[str]]:
+    return [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def without_seconds(path: Path) -> list[list[str]]:
+    return [row[:-1] for row in rows(path)]
+
+
+def test_a_class_is_graded_once_and_only_what_changed_again(school, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    out, options = tmp_path / "out", ("--lesson", "0", "--lesson", "3")
+    result = call(school, "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    assert rows(out / "totals.csv")[1:] == [
+        ["anna", "1", "6", "7", "7", "100.0"],
+        ["ben", "0", "0", "0", "7", "0.0"],
+        ["cem", "1", "6", "7", "7", "100.0"],
+    ]
+    marks = without_seconds(out / "marks.csv")
+    result = call(school, "--out", out, *options)
+    assert "6 of 6 submissions are graded already" in result.stderr
+    assert "passed" not in result.stdout
+    with (school / "ben" / "00_start_here.ipynb").open("ab") as file:
+        file.write(b"\n")
+    result = call(school, "--out", out, *options)
+    assert result.stdout.count("passed") == 1
+    assert "ben/00_start_here: 0 of 1 passed" in result.stdout
+    result = call(school, "--out", out, *options, "--again", "--jobs", "2")
+    assert result.stdout.count("passed") == 6
+    assert without_seconds(out / "marks.csv") == marks
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_corrected_exercise_is_graded_again_and_no_other(school, tmp_path, monkeypatch):
+    lessons = [lesson for lesson in LESSONS if lesson.number in (0, 3)]
+    submissions, _ = handin.find_submissions(school, lessons)
+    records = Records(tmp_path / "out")
+    for record in grade_here(open_tasks(submissions, lessons, RULES, records), RULES):
+        records.write(record)
+    assert list(open_tasks(submissions, lessons, RULES, records)) == []
+    package = tmp_path / "package"
+    (package / "exercises").mkdir(parents=True)
+    for path in (stage.PACKAGE / "exercises").glob("*.py"):
+        text = path.read_text(encoding="utf-8") + ("\n# corrected\n" if path.stem == "lesson_00" else "")
+        (package / "exercises" / path.name).write_text(text, encoding="utf-8")
+    monkeypatch.setattr(stage, "PACKAGE", package)
+    again = [task.submission.key for task in open_tasks(submissions, lessons, RULES, records)]
+    assert again == ["anna/00_start_here", "ben/00_start_here", "cem/00_start_here"]
+
+
+def test_points_are_the_instructors(school, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    points = tmp_path / "points.yaml"
+    points.write_text("exercises:\n  3.4: 10\n  3.5: 0.5\nlessons:\n  0: 4\ndefault: 2\n")
+    result = call(school, "--out", tmp_path / "out", "--points", points)
+    assert result.exit_code == 0, result.output
+    assert rows(tmp_path / "out" / "totals.csv")[1] == ["anna", "4", "18.5", "22.5", "22.5", "100.0"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nowhere", "--out", "out"), "submissions: nowhere is no folder"),
+        ((".", "--out", "out", "--jobs", "0"), "jobs: expected at least 1, got 0"),
+        ((".", "--out", "out", "--lesson", "77"), "no lesson '77' with exercises"),
+        ((".", "--out", "out", "--allow-reference", "3.99"), "allow-reference: no exercise '3.99'"),
+        (("tests/other_routes", "--out", "out"), "tests/other_routes holds no notebook of 00_start_here"),
+        ((".", "--out", "out", "--points", "pyproject.toml"), "points: pyproject.toml: "),
+    ],
+)
+def test_bad_requests_are_refused_in_one_line(arguments, words, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    result = call(*[str(tmp_path / "out") if a == "out" else a for a in arguments])
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out" / "marks.csv").exists()
+
+
+def test_no_cell_of_a_table_is_a_formula():
+    text = table([["=HYPERLINK(1)", "+1", "-1", "@x", "plain", 5, "a,b\nc"]])
+    assert text == "'=HYPERLINK(1),'+1,'-1,'@x,plain,5,\"a,b\nc\"\n"
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_grading_that_is_stopped_leaves_nothing_behind_and_goes_on(how, school, tmp_path, monkeypatch):
+    for student in ("dora", "emil", "fred"):
+        (school / student).mkdir()
+        notebook = tree_notebook("solutions", SLICED)
+        change_cell(notebook, "exercise", "3.1", "def quadratic_form(score, x, v):\n    while True: pass\n")
+        (school / student / f"{SLICED.name}.ipynb").write_text(json.dumps(notebook))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir(mode=0o755)
+    scratch.parent.chmod(0o755)
+    command = [
+        sys.executable,
+        "-m",
+        "coursework.cli",
+        "grade",
+        str(school),
+        "--out",
+        str(tmp_path / "out"),
+        "--lesson",
+        "3",
+    ]
+    environment = os.environ | {"TMPDIR": str(scratch)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith("anna/03")
+        for _ in range(3):
+            line = process.stdout.readline()
+            if line.startswith("cem"):
+                break
+        time.sleep(1)  # dora's endless loop is running
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) >= 2
+        process.send_signal(how)
+        assert process.wait(120) == {signal.SIGTERM: 130, signal.SIGKILL: -9}[how]
+    _, left = psutil.wait_procs(family, timeout=60)
+    assert left == []
+    assert list(scratch.iterdir()) == []
+    graded = sorted(path.parent.name for path in (tmp_path / "out" / "records").glob("*/*.json"))
+    assert graded == ["anna", "ben", "cem"]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("coursework.grading.grader.LONGEST", 1.0)
+    result = call(school, "--out", tmp_path / "out", "--lesson", "3")
+    assert "3 of 6 submissions are graded already" in result.stderr
+    assert rows(tmp_path / "out" / "totals.csv")[4][0:2] == ["dora", "5"]

@@ -1,0 +1,36 @@
+"""Pictures of images: every row beside its name."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from coursework import plots
+
+
+@pytest.mark.parametrize("size", [(7, 5.2), (3, 6), (8, 2)])
+def test_rows_of_images_have_their_names_beside_them_in_order_and_inside_the_picture(size):
+    shades = {"dark": -1.0, "grey, with a rather long name": 0.0, "light": 1.0}
+    with matplotlib.rc_context():
+        plots.use_style()
+        figure, ax = plt.subplots(figsize=size)
+        plots.rows_of_images(ax, {name: torch.full((9, 1, 4, 4), shade) for name, shade in shades.items()}, "shades")
+        figure.canvas.draw()
+        picture, frame = ax.images[0].get_array(), ax.get_window_extent()
+        boxes = {label.get_text(): label.get_window_extent() for label in ax.texts}
+        plt.close(figure)
+    assert ax.get_title() == "shades"
+    assert list(boxes) == list(shades)
+    assert picture.shape[1] > 9 * 4
+    for name, box in boxes.items():
+        assert box.x0 >= 0
+        assert box.x1 <= frame.x0
+        _, row = ax.transData.inverted().transform((frame.x0, (box.y0 + box.y1) / 2))
+        assert picture[round(row), 2, 0] == pytest.approx((shades[name] + 1) / 2)
+
+
+def test_rows_of_different_lengths_are_refused():
+    _, ax = plt.subplots()
+    with pytest.raises(ValueError, match="'b': 2"):
+        plots.rows_of_images(ax, {"a": torch.zeros(3, 1, 4, 4), "b": torch.zeros(2, 1, 4, 4)})
+    plt.close("all")

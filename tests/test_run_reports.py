@@ -1,0 +1,149 @@
+"""Reports of a run, read back: JUnit's XML, the summary page and the lessons' pages."""
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import nbformat
+import pytest
+from nbformat import v4
+
+from coursework import lesson_pages
+from coursework.run_reports import ReportError, Reports, junit_xml, summary_page
+from coursework.running import Outcome, Task
+
+STARTED = "2030-01-02T03:04:05"
+PIXEL = base64.b64encode(b"\x89PNG a picture").decode()
+
+
+@pytest.fixture
+def tasks(tmp_path):
+    """Three lessons, the first two of which have left something."""
+    places = [("notebooks", "01_a"), ("notebooks", "02_b"), ("solutions", "01_a")]
+    tasks = [Task(tmp_path / t / f"{n}.ipynb", tmp_path / "out" / t / f"{n}.ipynb", {}, 300) for t, n in places]
+    for task in tasks[:2]:
+        task.output.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(v4.new_notebook(cells=[v4.new_markdown_cell(f"# {task.name}")]), task.output)
+    return tasks
+
+
+def outcomes_of(tasks):
+    """The first lesson is fine, the second failed with text that is neither HTML nor XML; the third has not run."""
+    bad = Outcome(
+        tasks[1], 2.5, "cell [2]: ValueError: 1 < 2 & \x1b[0m\x00", "cell [2]:\nif a < b:\n\x07</script>\nValueError"
+    )
+    return [bad, Outcome(tasks[0], 1.25, passed=3, not_attempted=1)]  # in the order in which they came
+
+
+def test_junit_has_a_suite_a_tree_and_a_case_a_lesson(tasks):
+    root = ElementTree.fromstring(junit_xml(tasks, outcomes_of(tasks), STARTED))
+    totals = {"tests": "3", "failures": "1", "errors": "0", "skipped": "1", "time": "3.750"}
+    assert root.attrib == {"name": "lessons", **totals}
+    assert [suite.attrib for suite in root] == [
+        {"name": "notebooks", "timestamp": STARTED, **totals, "tests": "2", "skipped": "0"},
+        {"name": "solutions", "timestamp": STARTED, **totals, "tests": "1", "failures": "0", "time": "0.000"},
+    ]
+    first, second, third = root.iter("testcase")
+    assert first.attrib == {"classname": "notebooks", "name": "01_a", "file": "notebooks/01_a.ipynb", "time": "1.250"}
+    assert [list(case) for case in (first,)] == [[]]
+    assert second[0].tag == "failure"
+    assert second[0].get("message") == "cell [2]: ValueError: 1 < 2 & �[0m�"
+    assert second[0].text == "cell [2]:\nif a < b:\n�</script>\nValueError"
+    assert (third[0].tag, third[0].attrib) == ("skipped", {"message": "not run"})
+
+
+class Rows(HTMLParser):
+    """The rows of a page's table: the text of each cell, and the links."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.rows, self.links = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+        elif tag == "a":
+            self.links.append(dict(attrs)["href"])
+
+    def handle_data(self, data):
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] = (self.rows[-1][-1] + data).strip()
+
+
+def test_the_summary_has_a_row_a_lesson(tasks):
+    page = summary_page(tasks, outcomes_of(tasks), STARTED)
+    table = Rows(page)
+    assert table.links == ["notebooks/01_a.html", "notebooks/02_b.html"]
+    assert table.rows[0] == ["tree", "lesson", "outcome", "seconds", "checks passed", "not attempted", "wrong"]
+    assert table.rows[1] == ["notebooks", "01_a", "ok", "1.2", "3", "1", "0"]
+    assert table.rows[2][:2] + table.rows[2][3:] == ["notebooks", "02_b", "2.5", "0", "0", "0"]
+    assert "failed" in table.rows[2][2]
+    assert "1 < 2 &" in table.rows[2][2]
+    assert table.rows[3] == ["solutions", "01_a", "not run", "", "", "", ""]
+    assert "1 ok, 1 failed, 1 not run. Started 2030-01-02 03:04:05; Python 3." in page
+    assert "</script>" not in page
+
+
+def addresses(page: str) -> set[str]:
+    """What a page loads or links to, its own anchors aside."""
+    return {a for a in re.findall(r'(?:src|href)="([^"]*)"', page) if not a.startswith(("#", "data:"))}
+
+
+def test_reports_follow_the_run_and_read_without_internet(tasks, tmp_path):
+    junit, html = tmp_path / "new" / "report.xml", tmp_path / "pages"
+    reports = Reports(tasks, junit, html)
+    assert ElementTree.parse(junit).getroot().get("skipped") == "3"
+    assert "0 ok, 0 failed, 3 not run" in (html / "index.html").read_text()
+    done = outcomes_of(tasks)
+    for n in (1, 2):
+        reports.write(done[:n])
+        assert ElementTree.parse(junit).getroot().get("skipped") == str(3 - n)
+        assert sum(path.parent != html for path in html.rglob("*.html")) == n
+    for path in html.rglob("*.html"):
+        assert [a for a in addresses(path.read_text()) if not (path.parent / a).is_file()] == []
+    assert addresses((html / "notebooks" / "01_a.html").read_text()) == {"../tex-svg.js"}
+
+
+def test_a_page_shows_pictures_widgets_as_pictures_and_links_pages(tmp_path):
+    data = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "image/png": PIXEL, "text/plain": "Explorer"}
+    outputs = [
+        v4.new_output("display_data", data, metadata={"image/png": {"alt": "a curve"}}),
+        v4.new_output("error", ename="ValueError", evalue="no", traceback=["\x1b[31mValueError\x1b[0m: no"]),
+    ]
+    text = v4.new_markdown_cell("See [two](02_b.ipynb#3.-Why) and [docs](https://example.org/x.ipynb): $\\alpha_t < 1$")
+    notebook = v4.new_notebook(cells=[text, v4.new_code_cell("draw('$x$')", outputs=outputs)])
+    notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
+    nbformat.write(notebook, tmp_path / "01_a.ipynb")
+    page = lesson_pages.page(tmp_path / "01_a.ipynb")
+    assert f'src="data:image/png;base64,{PIXEL}"' in page.replace("\n", "")
+    assert 'alt="a curve"' in page
+    assert 'href="02_b.html#3.-Why"' in page
+    assert "https://example.org/x.ipynb" in page
+    assert "<title>01_a</title>" in page
+    assert "ansi-red-fg" in page
+    assert addresses(page) == {"../tex-svg.js", "02_b.html#3.-Why", "https://example.org/x.ipynb"}
+    assert "model_id" not in page
+
+
+def test_paths_that_cannot_be_written_are_refused_before_anything_runs(tasks, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReportError, match=r"^cannot write the report .*: "):
+        Reports(tasks, tmp_path / "out")
+    with pytest.raises(ReportError, match=r"^cannot write the report .*file.*: "):
+        Reports(tasks, None, tmp_path / "file")
+
+
+def test_pages_without_mathjax_are_refused(tasks, tmp_path, monkeypatch):
+    def missing(name):
+        raise lesson_pages.PackageNotFoundError(name)
+
+    monkeypatch.setattr(lesson_pages, "distribution", missing)
+    with pytest.raises(ReportError, match=r"^--html needs sphinx-mathjax-offline: pip install sphinx-mathjax-offline$"):
+        Reports(tasks, None, tmp_path / "pages")
+    Reports(tasks, tmp_path / "junit.xml")
+    assert Path(tmp_path / "junit.xml").is_file()

@@ -1,0 +1,119 @@
+"""Writes the parts of docs/instructors.md that follow from the lessons, exercises and rubrics (no arguments).
+
+Each stands between `<!-- begin NAME -->` and `<!-- end NAME -->`. A test fails where the guide is not up to date.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+
+from coursework._files import write_atomically
+from coursework.exercises.engine import lesson_exercises
+from coursework.grading.derivations import DERIVATIONS
+from coursework.running import lessons
+
+ROOT = Path(__file__).resolve().parent.parent
+GUIDE = ROOT / "docs" / "instructors.md"
+SHOWN = 3  # misconceptions of an exercise; the first ones are the most common
+
+SIX_WEEKS = (
+    ((0, 1, 2), "the score, and learning it without knowing it"),
+    ((4,), "denoising score matching; the objective that everything later uses"),
+    ((5, 6), "sampling with a score, and why many noise levels are needed"),
+    ((7, 8), "stochastic differential equations, forwards and backwards"),
+    ((9, 10), "the probability flow and likelihood"),
+    ((11, 12), "guidance; DDPM and DDIM as the discrete case"),
+)
+TWELVE_WEEKS = (
+    ((0, 1), "how the course works; the score function"),
+    ((2,), "Fisher divergence and the implicit objective"),
+    ((3,), "slicing: traces in high dimension"),
+    ((4,), "denoising score matching and Tweedie's formula"),
+    ((5,), "Langevin dynamics"),
+    ((6,), "noise-conditional score networks"),
+    ((7,), "SDEs that turn data into noise"),
+    ((8,), "the reverse SDE and its solvers"),
+    ((9,), "the probability flow"),
+    ((10,), "likelihood"),
+    ((11,), "guidance and inverse problems"),
+    ((12,), "DDPM and DDIM"),
+)
+
+
+def heads() -> dict[int, tuple[str, int]]:
+    """Each lesson's title and the minutes that it takes to work through, by its number."""
+    found = {}
+    for path in lessons(ROOT / "solutions"):
+        text = nbformat.read(path, as_version=4).cells[0].source
+        title = re.search(r"^# (?:Lesson )?(?:\d+[:. ]*)?(.*)$", text, re.MULTILINE).group(1).strip()
+        found[int(path.name[:2])] = title, int(re.search(r"\*\*Time:?\*\*:? about (\d+) min", text).group(1))
+    return found
+
+
+def plan(weeks: tuple[tuple[tuple[int, ...], str], ...]) -> str:
+    """A table of weeks: which lessons, what about, and how many hours of a learner's time."""
+    known = heads()
+    lines = ["| week | lessons | about | hours of work |", "|---|---|---|---|"]
+    for number, (chosen, about) in enumerate(weeks, 1):
+        hours = sum(known[lesson][1] for lesson in chosen) / 60
+        lines.append(f"| {number} | {', '.join(f'{lesson:02d}' for lesson in chosen)} | {about} | {hours:.1f} |")
+    return "\n".join(lines)
+
+
+def rubrics() -> str:
+    """The written derivations and what each share of their points is for."""
+    lines = []
+    for derivation in DERIVATIONS:
+        lines.append(f"- **{derivation.id}.** {derivation.prompt}")
+        lines += [f"  - {share:.0%}: {text}" for share, text in derivation.rubric]
+    return "\n".join(lines)
+
+
+def misconceptions() -> str:
+    """The first recorded misconceptions of every exercise, as the checks name them."""
+    parts = []
+    for number, (title, minutes) in heads().items():
+        exercises = lesson_exercises(number)
+        if not exercises:
+            continue
+        parts.append(f"### {number:02d} {title}\n\n{minutes} minutes, {counted(len(exercises), 'exercise')}.")
+        for exercise in exercises:
+            named = [f"  - {m.name[0].upper()}{m.name[1:]}" for m in exercise.misconceptions[:SHOWN]]
+            parts.append("\n".join([f"- **{exercise.id}, {exercise.title}**", *named]))
+    return "\n\n".join(parts)
+
+
+def counted(n: int, noun: str) -> str:
+    """ "1 exercise", "6 exercises"."""
+    return f"{n} {noun}" + ("" if n == 1 else "s")
+
+
+PARTS = {
+    "six weeks": lambda: plan(SIX_WEEKS),
+    "twelve weeks": lambda: plan(TWELVE_WEEKS),
+    "rubrics": rubrics,
+    "misconceptions": misconceptions,
+}
+
+
+def updated(text: str) -> str:
+    """The guide with its generated parts as they should be."""
+    for name, make in PARTS.items():
+        before, begin, rest = text.partition(f"<!-- begin {name} -->\n")
+        _, end, after = rest.partition(f"<!-- end {name} -->")
+        if not begin or not end:
+            raise ValueError(f"{GUIDE.name}: the marks of {name!r} are missing")
+        text = before + begin + make() + "\n" + end + after
+    return text
+
+
+def main() -> int:
+    """Updates the guide."""
+    write_atomically(GUIDE, updated(GUIDE.read_text(encoding="utf-8")))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
