@@ -72,7 +72,7 @@ def grader(canary):
     """One grader for all of them: what one does must not reach the next."""
     with pytest.MonkeyPatch.context() as patch, Grader(Rules("a secret for tests")) as grader:
         patch.setattr("coursework.grading.grader.LONGEST", 2.0)
-        if grader.missing and not os.environ.get("COURSEWORK_CI"):
+        if grader.missing and os.environ.get("COURSEWORK_NAMESPACES") != "1":  # containers of CI services forbid them
             pytest.skip(f"this system cannot shut learners' code in: {grader.missing}")
         assert grader.missing == ()
         yield grader
