@@ -18,7 +18,7 @@ AS_ROOT := $(shell if [ "$$(id -u)" = 0 ]; then echo --allow-root; fi)
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
 		printf '  make %-8s  %s\n' "$$name" "$$text"; done
-	@echo '  options: PYTHON=python3.12   PORT=8899 (lab)   JOBS=2 (run, outputs)'
+	@echo '  options: PYTHON=python3.12   PORT=8899 (lab)   JOBS=2 (run, outputs)   TREE=notebooks (site)'
 	@echo '           TORCH_INDEX=<the address PyTorch'"'"'s install page shows for CPU> for the smaller build of torch'
 
 set-up: ## make or repair .venv (the other targets do this by themselves)

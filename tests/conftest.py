@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-
 # torch gives some warnings once a process: a test would then fail or pass by what ran before it.
 torch.set_warn_always(True)
 

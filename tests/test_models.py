@@ -100,7 +100,7 @@ def test_classifiers_know_their_classes(name, data, least):
 @pytest.mark.parametrize("name", ["digits-vp", "digits-ncsn"])
 def test_digits_are_sure_varied_and_no_copies(name):
     """90% confidence, all classes, inside the real set, covering it, as far from training images as held-out ones."""
-    numbers, _ = evaluate(name)
+    numbers, _ = evaluate(name, **({"solver": "ancestral", "n_steps": 120} if name == "digits-ncsn" else {}))
     assert numbers.confidence >= 0.9
     assert numbers.rarest_class >= 0.03
     assert numbers.recall >= numbers.floor_recall - 0.1
@@ -110,8 +110,8 @@ def test_digits_are_sure_varied_and_no_copies(name):
         assert numbers.precision >= numbers.floor_precision - 0.1
         assert numbers.frechet < 1.5 * numbers.floor_frechet
     else:
-        assert numbers.precision >= numbers.floor_precision - 0.3
-        assert numbers.frechet < 20 * numbers.floor_frechet
+        assert numbers.precision >= numbers.floor_precision - 0.2
+        assert numbers.frechet < 10 * numbers.floor_frechet
 
 
 @pytest.mark.parametrize(("name", "most", "confidence"), [("fashion-ncsn", 5, 0.75), ("fashion-vp", 1.5, 0.85)])

@@ -31,7 +31,10 @@ PURPOSE = {
     "fashion-vp": "Draws pictures of clothing, of a class that is asked for or of any.",
     "fashion-ncsn": "Draws pictures of clothing: a noise-conditional score network.",
 }
-SAMPLER = {"solver": "heun", "grid": "karras", "n_steps": 30}
+SAMPLERS = {  # by the SDE: VE models, which are trained without labels, need noise on the way
+    "vp": {"solver": "heun", "grid": "karras", "n_steps": 30},
+    "ve": {"solver": "ancestral", "grid": "karras", "n_steps": 120},
+}
 SHOWN = 60
 
 
@@ -55,10 +58,11 @@ def ship(name: str, run: Path, n: int | None) -> None:
     shutil.copy(run / TRAINED, weights)
     picture = None
     if recipe.task == "score":
-        numbers, samples = evaluate(weights, n=n, **SAMPLER)
+        sampler = SAMPLERS[recipe.sde["kind"]]
+        numbers, samples = evaluate(weights, n=n, **sampler)
         picture = models.FOLDER / f"{name}.png"
         save_grid(samples[:SHOWN], picture)
-        table = score_numbers(numbers)
+        table = score_numbers(name, numbers, sampler)
     else:
         table = classifier_numbers(weights, recipe)
     write_atomically(models.FOLDER / f"{name}.md", card(name, recipe, facts["seconds"], table, picture))
@@ -103,8 +107,8 @@ coursework train {name}
 {samples}"""
 
 
-def score_numbers(numbers: Evaluation) -> str:
-    """The table of a score model."""
+def score_numbers(name: str, numbers: Evaluation, sampler: dict) -> str:
+    """The table of a score model, and the command that makes it."""
     n = numbers.as_dict()
     rows = [
         ("Frechet distance of the classifier's features to the training set", "frechet", "floor_frechet"),
@@ -121,14 +125,18 @@ def score_numbers(numbers: Evaluation) -> str:
         more += f" {numbers.label_accuracy:.1%} of the samples are classified as the label that was asked for."
     return "\n".join(
         [
-            f"{numbers.n:,} samples (Heun, {SAMPLER['n_steps']} steps on the grid of Karras et al.) "
+            f"{numbers.n:,} samples ({sampler['solver']}, {sampler['n_steps']} steps on the grid of Karras et al.) "
             f"beside {numbers.n:,} held-out images:",
             "",
             "| | samples | held-out images |",
             "|---|---|---|",
             *lines,
             "",
-            f"The Frechet distance is {times:.1f} times that of held-out images. {more}",
+            f"The Frechet distance is {times:.1f} times that of held-out images. {more} To measure again:",
+            "",
+            "```",
+            f"coursework evaluate {name} --solver {sampler['solver']} --steps {sampler['n_steps']} -n {numbers.n}",
+            "```",
         ]
     )
 
