@@ -1,9 +1,13 @@
 """Shared fixtures."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+# What a shell starts in the background ignores Ctrl-C, and so would the commands that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # torch gives some warnings once a process: a test would then fail or pass by what ran before it.
 torch.set_warn_always(True)

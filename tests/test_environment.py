@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = (ROOT / "requirements.lock").read_text()
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
-DIRECT = [*PROJECT["dependencies"], *(r for extra in PROJECT["optional-dependencies"].values() for r in extra)]
+EXTRAS = PROJECT["optional-dependencies"]
+ALL = [*PROJECT["dependencies"], *(requirement for extra in EXTRAS.values() for requirement in extra)]
+DIRECT = [requirement for requirement in ALL if not requirement.startswith("coursework[")]  # an extra may name another
 PLATFORMS = [("linux", "Linux", "posix"), ("darwin", "Darwin", "posix"), ("win32", "Windows", "nt")]
 PYTHONS = ["3.11.0", "3.11.9", "3.12.4", "3.13.1"]
 
