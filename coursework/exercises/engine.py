@@ -148,7 +148,8 @@ def _error(error: BaseException | None) -> str:
 def _difference(got: Any, expected: Any, rtol: float) -> str:
     """One line on how `got` differs from `expected`, or ""."""
     if isinstance(got, int | float) and not isinstance(got, bool) and expected.ndim == 0:
-        got = expected.new_tensor(got)
+        fits = expected.dtype.is_floating_point or (float(got).is_integer() and abs(got) < 2**53)
+        got = torch.tensor(got, dtype=expected.dtype if fits else torch.float64)
     if got is None:
         return "your function returns None. Is a `return` missing?"
     if not isinstance(got, Tensor):

@@ -5,6 +5,7 @@ check. nbgrader's `autograde` then saves the grades from it, without its executi
 """
 
 import hashlib
+import html
 import re
 import shutil
 import tempfile
@@ -56,7 +57,10 @@ def save(
         api = course_api(course, submitted_directory=Path(folder))
         _without_execution(api)
         for record in records:
-            problem = _save_one(record, by_name[record.submission.lesson], course, Path(folder), api)
+            try:
+                problem = _save_one(record, by_name[record.submission.lesson], course, Path(folder), api)
+            except Exception as error:  # of one submission; the others are saved
+                problem = f"{type(error).__name__}: {error}"
             if problem:
                 on_problem(f"{record.submission.key}: not in the gradebook: {problem}")
             yield record
@@ -141,7 +145,10 @@ def rebuilt(released: NotebookNode, handed_in: HandIn, marks: Iterable[Mark]) ->
 
 def without_html(text: str) -> str:
     """Markdown whose HTML tags are shown, not obeyed: feedback pages are opened in an instructor's browser."""
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
+    while (plain := html.unescape(text)) != text:
+        text = plain
+    text = re.sub(r"<(?=[A-Za-z/!?])", "< ", text)  # "&lt;" would be wrong in a formula
+    return re.sub(r"(?i)(script|data)(\\*):", r"\1\2 :", text)  # no link runs a script
 
 
 def output(mark: Mark) -> NotebookNode:

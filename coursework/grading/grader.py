@@ -112,12 +112,23 @@ class Grader:
         reply = self._sandbox.ask(request)
         if reply.ended.startswith("lost"):  # the sandbox itself went down: once more
             reply = self._sandbox.ask(request)
-        mark = self._exam(exercise).judge(reply.data, reply.ended, cpu)
+        mark = self._judged(exercise, reply.data, reply.ended, cpu)
         if exercise.id not in self.rules.allowed:
             mark = suspected(mark, handed_in.cells[own].source, request["withheld"])
         return replace(mark, seconds=round(reply.seconds, 3)), max(
-            reply.cpu, min(reply.seconds, cpu) if not reply.data else 0
+            reply.cpu,
+            min(cpu, (reply.seconds - 3) / 2),  # of the clock's 2 cpu + 3, whatever it wrote meanwhile
         )
+
+    def _judged(self, exercise: Exercise, data: bytes, ended: str, cpu: float) -> Mark:
+        """The mark of an answer. One that the judge cannot deal with is wrong, and flagged: the others are graded."""
+        exam = self._exam(exercise)
+        assert exam.expected  # what fails here is ours, and ends the command
+        try:
+            return exam.judge(data, ended, cpu)
+        except Exception as error:
+            text = f"the answer could not be judged ({type(error).__name__})"
+            return Mark(exercise.id, "wrong", text, flag="could not be judged")
 
     def _exam(self, exercise: Exercise) -> Exam:
         if exercise.id not in self._exams:

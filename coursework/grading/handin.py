@@ -10,6 +10,7 @@ from pathlib import Path
 LARGEST = 20 << 20  # bytes of a notebook
 LONGEST = 1 << 20  # characters of code in a notebook
 LONGEST_ANSWER = 50_000  # characters of a written derivation
+MOST_CELLS = 2_000
 MOST_FILES = 2_000  # that are looked through for one learner
 ID = re.compile(r"(exercise|check)-(\d{1,2})-(\d{1,2})")
 
@@ -108,13 +109,24 @@ def _notebooks(folder: Path) -> Iterator[Path]:
     """Plain files NAME.ipynb below a folder, no links, none in hidden folders."""
     waiting, seen = [folder], 0
     while waiting and seen < MOST_FILES:
-        for path in sorted(waiting.pop(0).iterdir()):
+        for path in _entries(waiting.pop(0)):
             seen += 1
-            kind = path.lstat().st_mode
+            try:
+                kind = path.lstat().st_mode
+            except OSError:
+                continue
             if stat.S_ISDIR(kind) and not path.name.startswith(".") and path.name != "__pycache__":
                 waiting.append(path)
             elif stat.S_ISREG(kind) and path.suffix == ".ipynb" and not path.name.startswith("."):
                 yield path
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder, nothing where it cannot be read: a submission must not end the grading of others."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def lesson_of(path: Path, lessons: list[Lesson]) -> Lesson | None:
@@ -146,6 +158,8 @@ def parse(data: bytes, lesson: Lesson) -> HandIn:
     """The code cells of a submission. One that is no notebook gives a HandIn that says so."""
     try:
         found = json.loads(data)["cells"]
+        if len(found) > MOST_CELLS:
+            return HandIn(problem=f"it holds more than {MOST_CELLS:,} cells")
         cells = [_cell(cell, lesson) for cell in found if cell.get("cell_type") == "code"]
         answers = dict(_answer(cell) for cell in found if cell.get("cell_type") == "markdown")
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
@@ -158,7 +172,8 @@ def parse(data: bytes, lesson: Lesson) -> HandIn:
 
 def _source(cell: dict) -> str:
     source = cell.get("source", "")
-    return source if isinstance(source, str) else "".join(map(str, source)) if isinstance(source, list) else ""
+    text = source if isinstance(source, str) else "".join(map(str, source)) if isinstance(source, list) else ""
+    return text.encode("utf-8", "replace").decode()  # JSON can hold halves of characters, which no file can
 
 
 def _answer(cell: dict) -> tuple[str, str]:

@@ -83,11 +83,11 @@ class Exam:
     def _compared(self, answer: Answer) -> Mark:
         message = complaint(answer, self.expected, self.exercise.rtol)
         printed = "\n".join(filter(None, (answer.printed, *answer.remarks)))
-        if not message and not answer.error:
+        if answer.state == "done" and not message and not answer.error:
             return Mark(self.exercise.id, "passed", printed=printed)
         where = f"Case {len(answer.cases) + 1}: " if answer.cases or not answer.error.startswith("the cell") else ""
-        message = message or where + answer.error
-        complete = len(answer.cases) == N_CASES and not answer.error
+        message = message or where + (answer.error or "it ended without a result")
+        complete = answer.state == "done" and not answer.error
         misconception = engine._misconception(self.exercise, list(answer.cases), self.seed) if complete else None
         return Mark(self.exercise.id, "wrong", message, misconception or "", printed=printed)
 

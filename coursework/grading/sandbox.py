@@ -33,7 +33,7 @@ class Limits:
     cpu: float
     wall: float
     memory: int = 2_048 * MEGABYTE
-    file: int = 16 * MEGABYTE
+    file: int = 2 * MEGABYTE
     processes: int = 24
     open_files: int = 64
 
@@ -98,9 +98,10 @@ def separate(readable: Iterable[str], root: str, user: int) -> list[str]:
     if sys.platform == "linux":
         steps: tuple[tuple[str, Callable[[], None]], ...] = (
             ("the network is not cut off", lambda: _call("unshare", NEW_NET | NEW_IPC | NEW_UTS)),
+            ("", _no_shared_memory),
             ("files are not hidden", lambda: _new_view(readable, root)),
         )
-        missing += [f"{text} ({error})" for text, step in steps if (error := _failure(step))]
+        missing += [f"{text} ({error})" for text, step in steps if (error := _failure(step)) and text]
     else:
         missing += ["the network is not cut off", "files are not hidden"]
     if user:
@@ -109,6 +110,12 @@ def separate(readable: Iterable[str], root: str, user: int) -> list[str]:
         _failure(_no_more_user_spaces)  # where that is refused, there are none to be had anyway, or they give nothing
         _give_up_capabilities()
     return missing
+
+
+def _no_shared_memory() -> None:
+    """No System V segments and queues: they count towards nobody's limit."""
+    for name in ("shmall", "shmmni", "msgmni"):
+        Path(f"/proc/sys/kernel/{name}").write_text("0")
 
 
 def _failure(step: Callable[[], None]) -> OSError | None:

@@ -160,7 +160,10 @@ def _value(description: dict[str, Any], tensor: Tensor | None) -> Any:
         return tensor
     kind, value = description.get("kind"), description.get("value")
     if kind == "number" and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise BadAnswer("a number is too large") from None
     return None if kind == "none" else Thing(_text(description.get("text")) or "something unknown")
 
 
