@@ -149,7 +149,9 @@ def suspected(mark: Mark, source: str, withheld: Sequence[str]) -> Mark:
     """
     if mark.outcome != "passed":
         return mark
-    names = [dotted.rpartition(".")[2] for dotted in withheld]
+    names = [
+        name for *_, module, name in (dotted.split(".") for dotted in withheld) if name[0] != "_" and name != module
+    ]
     mentions = MENTIONS.search(source) or any(re.search(rf"\b{re.escape(name)}\b", source) for name in names)
     if mentions and TRICKS.search(source):
         return replace(mark, outcome="not attempted", message=TRICKED, flag="reaches for the reference")

@@ -113,7 +113,7 @@ class Sandbox:
         for path in (self._folder, where, *where.rglob("*")):  # for the users that learners' code runs as
             path.chmod(0o755 if path.is_dir() else 0o644)
         ours, theirs = socket.socketpair()
-        settings = {"control": theirs.fileno(), "readable": stage.readable(where), "root": str(root)}
+        settings = {"control": theirs.fileno(), "readable": stage.readable(), "root": str(root)}
         environment = {"LANG": "C.UTF-8", "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(root)}
         with theirs, (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(

@@ -20,14 +20,28 @@ HELD = "_held_"
 WITHHELD_ARGUMENTS = ("reference", "misconceptions", "hints")
 
 # Public functions of the package that answer an exercise by themselves.
+MIXTURE = ("coursework.distributions.GaussianMixture.__init__",)
 PACKAGE_ANSWERS: dict[str, tuple[str, ...]] = {
-    "2.4": ("coursework.score_matching.implicit_score_matching",),
-    "4.5": ("coursework.predictions.convert",),
+    "1.1": MIXTURE,
+    "1.2": MIXTURE,
+    "1.5": MIXTURE,
+    "2.3": ("coursework.score_matching._exact_trace",),
+    "2.4": ("coursework.score_matching.implicit_score_matching", "coursework.score_matching._exact_trace"),
+    "4.5": ("coursework.predictions.convert", "coursework.predictions._convert"),
+    "4.6": MIXTURE,
+    "5.1": ("coursework.langevin.langevin",),
     "6.1": ("coursework.ncsn.geometric_noise_levels",),
-    "9.1": ("coursework.probability_flow.euler",),
-    "9.2": ("coursework.probability_flow.heun",),
-    "9.4": ("coursework.sdes.karras_times",),
+    "9.1": ("coursework.probability_flow.euler", "coursework.probability_flow._velocity"),
+    "9.2": ("coursework.probability_flow.heun", "coursework.probability_flow._velocity"),
+    "9.4": ("coursework.sdes.karras_times", "coursework.sdes._with_ends"),
+    "9.6": ("coursework.probability_flow._great_circle",),
+    "10.2": ("coursework.likelihood._score_and_divergence",),
     "10.5": ("coursework.likelihood.bits_per_dim",),
+    "11.1": ("coursework.guidance.classifier_guidance",),
+    "11.2": ("coursework.guidance.classifier_free_guidance",),
+    "11.5": MIXTURE,
+    "11.6": ("coursework.guidance.posterior_score",),
+    "12.1": ("coursework.ddpm.DiscreteSchedule.__init__",),
 }
 
 
@@ -43,10 +57,10 @@ def write_stage(folder: Path) -> None:
         write_atomically(folder / "coursework" / relative, text)
 
 
-def readable(stage: Path) -> list[str]:
-    """The folders that a learner's code may read: the stage, and Python with its packages."""
+def readable() -> list[str]:
+    """The folders that a learner's code may read: Python with its packages, and not the course's own source."""
     paths = sysconfig.get_paths()
-    places = {str(stage), sys.prefix, sys.base_prefix, paths["purelib"], paths["platlib"], paths["stdlib"]}
+    places = {sys.prefix, sys.base_prefix, paths["purelib"], paths["platlib"], paths["stdlib"]}
     return sorted(str(Path(place).absolute()) for place in places)
 
 

@@ -36,5 +36,8 @@ def missing(module: str, names: Iterable[str]) -> Callable[[str], Any]:
 
 def withhold(dotted: str) -> None:
     """Take the code out of a function of the package, whoever holds it: "coursework.sdes.karras_times"."""
-    module, _, name = dotted.rpartition(".")
-    getattr(importlib.import_module(module), name).__code__ = refuse.__code__
+    *path, name = dotted.split(".")
+    holder = importlib.import_module(".".join(part for part in path if not part[0].isupper()))  # a class is no module
+    for part in path:
+        holder = getattr(holder, part) if part[0].isupper() else holder
+    getattr(holder, name).__code__ = refuse.__code__

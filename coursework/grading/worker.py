@@ -4,8 +4,10 @@ The grader starts `serve` in a clean interpreter with an empty environment. For 
 watcher, and that one the process in which the learner's code runs: nothing done for one exercise reaches another.
 """
 
+import importlib
 import json
 import os
+import pkgutil
 import select
 import shutil
 import signal
@@ -18,6 +20,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import coursework
 from coursework.grading import sandbox
 
 LENGTH = struct.Struct("<I")
@@ -75,6 +78,9 @@ def prepare() -> None:
     exercises.hint = lambda exercise_id: None
     for lesson in range(100):
         lesson_exercises(lesson)
+    for module in pkgutil.walk_packages(coursework.__path__, "coursework."):  # learners' code cannot see their files
+        if not module.name.startswith("coursework.cli"):
+            importlib.import_module(module.name)
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], int] | None:

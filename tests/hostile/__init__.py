@@ -361,6 +361,28 @@ for thing in gc.get_objects():
 """),
     ),
     Hostile(
+        "it says that the cell failed, without a word",
+        inside("""
+from coursework.grading.cells import CellError
+raise CellError
+"""),
+    ),
+    Hostile(
+        "a verdict of its own: an error without a text",
+        inside("""
+import json, os, struct
+data = json.dumps({"state": "error", "cases": [], "error": ""}).encode()
+os.write(3, struct.pack("<I", len(data)) + data)
+os._exit(0)
+"""),
+    ),
+    Hostile(
+        "a number that no float can hold",
+        inside("""
+return 10**400
+"""),
+    ),
+    Hostile(
         "it loads the course from the disk",
         inside("""
 import glob, importlib.util, sys
@@ -372,6 +394,5 @@ for path in (*sys.path, "COURSE"):
         try: return module.ssm_loss(score, x, v)
         except AttributeError: pass
 """),
-        says="calls the reference",
     ),
 )
