@@ -50,6 +50,12 @@ def test_another_route_passes(exercise):
 
 
 @every_exercise
+def test_no_constant_is_right(exercise):
+    first, *others = (exercise.observe(exercise.reference, _draw(exercise, FRESH, i)) for i in range(4))
+    assert not all(_agree(first, other, exercise.rtol) for other in others)
+
+
+@every_exercise
 def test_record_is_complete(exercise):
     assert len(exercise.misconceptions) >= 3
     assert len(exercise.hints) >= 2

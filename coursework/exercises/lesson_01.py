@@ -276,11 +276,12 @@ class MixtureScore:
 
 
 def _draw_zeros(generator: Generator) -> tuple[MixtureScore, Tensor]:
-    """Two components on a random line: points at the modes, between them, and far out."""
+    """Two components on a random line: points at the modes and between them, in random order."""
     direction = torch.nn.functional.normalize(normal(generator, 3), dim=0)
     variance, distance = uniform(generator, 1, low=0.3, high=0.6), uniform(generator, 1, low=2.0, high=3.0)
     mixture = GaussianMixture(torch.stack([-distance * direction, distance * direction]), variance.expand(2))
     ends = torch.stack([-distance * direction, 0 * direction, distance * direction, 0.02 * direction])
+    ends = ends[torch.randperm(4, generator=generator)]
     return MixtureScore(mixture), ends + 0.01 * normal(generator, 4, 3)
 
 
