@@ -11,7 +11,7 @@ import torch
 from coursework import exercises
 from coursework.exercises import CheckFailed, NotAttempted, case, check, hint
 from coursework.exercises.attempt import PRINTED_MOST, TimeIsUp, run
-from coursework.exercises.engine import find, judge
+from coursework.exercises.engine import _difference, find, judge
 from coursework.exercises.lesson_01 import gaussian_score
 from coursework.exercises.report import Box, verdict_box
 
@@ -260,6 +260,13 @@ def test_a_value_of_zero_that_is_no_gradient_gets_no_remark_on_detach():
     judged = judge(exercise, lambda *args: tuple(0 * value for value in exercise.reference(*args)))
     assert judged.outcome == "wrong"
     assert "detach" not in judged.message
+
+
+@pytest.mark.parametrize("got", [3.7, float("inf"), float("nan"), 1e308, 2**60])
+def test_a_number_for_an_integer_is_compared_and_not_cut_off(got):
+    assert _difference(got, torch.tensor(3), 1e-6)
+    assert not _difference(3.0, torch.tensor(3), 1e-6)
+    assert not _difference(3, torch.tensor(3), 1e-6)
 
 
 @pytest.mark.parametrize("bad", ["1.99", "77.1", "one", ""])

@@ -1,0 +1,41 @@
+"""Reading what was handed in: nothing in one submission may end the grading of the others."""
+
+import json
+
+import pytest
+
+from coursework.grading import handin
+from coursework.grading.gradebook import without_html
+from coursework.grading.wire import BadAnswer, _value
+
+LESSON = handin.Lesson("03_sliced_score_matching", {"3.4": "ssm_loss"})
+
+
+def cell(source, name="exercise-3-4"):
+    return {"cell_type": "code", "source": source, "metadata": {"nbgrader": {"grade_id": name}}, "outputs": []}
+
+
+def test_half_a_character_becomes_one_that_a_file_can_hold():
+    read = handin.parse(json.dumps({"cells": [cell("x = '\ud800'")]}).encode(), LESSON)
+    assert [part.source for part in read.cells if part.source.startswith("x")] == ["x = '?'"]
+
+
+def test_a_notebook_of_too_many_cells_is_not_graded():
+    cells = [cell("pass", f"mine-{i}") for i in range(handin.MOST_CELLS + 1)]
+    assert handin.parse(json.dumps({"cells": cells}).encode(), LESSON).problem == "it holds more than 2,000 cells"
+    assert "more than" not in handin.parse(json.dumps({"cells": cells[:-1]}).encode(), LESSON).problem
+
+
+def test_a_folder_that_cannot_be_read_holds_nothing(tmp_path):
+    assert handin._entries(tmp_path / "gone") == []
+    assert handin._entries(tmp_path / ("x" * 5000)) == []
+
+
+def test_a_number_that_no_float_can_hold_is_a_bad_answer():
+    assert _value({"kind": "number", "value": 3}, None) == 3.0
+    with pytest.raises(BadAnswer, match="a number is too large"):
+        _value({"kind": "number", "value": 10**400}, None)
+
+
+def test_an_entity_does_not_bring_a_script_back():
+    assert "script:" not in without_html("[x](java&#115;cript:alert(1))").lower()
