@@ -31,7 +31,7 @@ def bare_step(recipe, compiled):
     """A function that makes one step of the recipe's network on a fixed batch."""
     run = Run(recipe, None, default_accelerator(), None, 1, None, compiled)
     network, batch, device = run.model.network, run.batches[0], run.accelerator.device
-    optimizer = torch.optim.AdamW(network.parameters(), fused=device.type == "cuda")
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     t = batch.times[:, None, None, None]
     x_t = run.sde.alpha(t) * batch.images + run.sde.sigma(t) * batch.noise
     labels = (batch.labels,) if run.labelled else ()

@@ -138,8 +138,10 @@ def denoising_objective(
     like(value, x_t, "model's value", "x_t")
     sigma = expand(sde.sigma(t), x, "times")
     error = (sigma * value + noise) ** 2
-    weight = {"noise": 1.0, "likelihood": sde.diffusion(t) ** 2 / sde.sigma(t) ** 2, "uniform": sde.sigma(t) ** -2}
-    return 0.5 * flat_sum(expand(weight[weighting], x, "times") * error).mean()
+    if weighting != "noise":
+        weight = sde.diffusion(t) ** 2 if weighting == "likelihood" else torch.ones_like(t)
+        error = expand(weight, x, "times") / sigma**2 * error
+    return 0.5 * flat_sum(error).mean()
 
 
 def _uniform_time(sde: "SDE", x: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -4,6 +4,7 @@ Everything random in step i is drawn from (seed, i), for the whole batch of all 
 share. So a run does not depend on how many processes it has, nor on how often it was stopped and resumed.
 """
 
+import copy
 import json
 import math
 import os
@@ -20,7 +21,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from coursework import checkpoints, models
@@ -199,9 +200,9 @@ class Run:
         bare = models.make(recipe).to(device)
         if channels_last or (channels_last is None and device.type == "cuda"):
             bare = bare.to(memory_format=torch.channels_last)
-        self.average = AveragedModel(bare)
-        optimizer = torch.optim.AdamW(bare.parameters(), weight_decay=recipe.weight_decay, fused=device.type == "cuda")
-        self.bare = bare
+        optimizer = torch.optim.AdamW(bare.parameters(), weight_decay=recipe.weight_decay, fused=True)
+        self.bare, self.average = bare, copy.deepcopy(bare)
+        self.weights, self.averaged = list(bare.parameters()), list(self.average.parameters())
         self.model, self.optimizer = accelerator.prepare(torch.compile(bare) if compiled else bare, optimizer)
         self.sde: SDE | None = models.make_sde(recipe) if recipe.task == "score" else None
         data = load_data(recipe.data, device=device) if data is None else data
@@ -226,11 +227,10 @@ class Run:
                 loss = self.loss(part) / self.n_parts
                 accelerator.backward(loss)
             losses.append(loss.detach())
-        norm = accelerator.clip_grad_norm_(self.bare.parameters(), recipe.clip)
+        norm = nn.utils.clip_grad_norm_(self.weights, recipe.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.average.multi_avg_fn = get_ema_multi_avg_fn(average_decay(self.step, recipe.average))
-        self.average.update_parameters(self.bare)
+        get_ema_multi_avg_fn(average_decay(self.step, recipe.average))(self.averaged, self.weights, self.step)
         self.step += 1
         self.unseen.append((self.step, torch.stack(losses).sum(), norm, rate))
 
@@ -315,9 +315,9 @@ class Run:
     def finish(self) -> nn.Module:
         """The averaged model on the CPU; with a folder it is written there too."""
         if self.writes:
-            models.save_trained(self.average.module, self.recipe, self.folder / TRAINED)
+            models.save_trained(self.average, self.recipe, self.folder / TRAINED)
         self.accelerator.wait_for_everyone()
-        return self.average.module.cpu().to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
+        return self.average.cpu().to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 
     def _state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, by name."""
@@ -328,7 +328,7 @@ class Run:
         }
         return {
             **{f"model.{name}": value for name, value in self.bare.state_dict().items()},
-            **{f"average.{name}": value for name, value in self.average.module.state_dict().items()},
+            **{f"average.{name}": value for name, value in self.average.state_dict().items()},
             **moments,
         }
 
@@ -336,8 +336,7 @@ class Run:
         tensors, facts = checkpoints.read(path)
         _same_recipe(self.recipe, Recipe.from_json(facts["recipe"]), path)
         checkpoints.load_into(self.bare, checkpoints.part(tensors, "model."), path)
-        checkpoints.load_into(self.average.module, checkpoints.part(tensors, "average."), path)
-        self.average.n_averaged.fill_(facts["step"])
+        checkpoints.load_into(self.average, checkpoints.part(tensors, "average."), path)
         moments = checkpoints.part(tensors, "optimizer.")
         state = {
             i: {kind: moments[f"{kind}.{name}"] for kind in ("step", "exp_avg", "exp_avg_sq")}
@@ -367,8 +366,8 @@ def rate_factor(step: int, recipe: Recipe) -> float:
 
 
 def average_decay(step: int, decay: float) -> float:
-    """The moving average's decay at step 0, 1, ...: short at first, so that the first weights are soon forgotten."""
-    return min(decay, (1 + step) / (10 + step))
+    """The moving average's decay at step 0, 1, ...: 0, then short, so that the first weights are soon forgotten."""
+    return min(decay, (1 + step) / (10 + step)) if step else 0.0
 
 
 def checkpoints_in(folder: Path | None) -> list[Path]:
