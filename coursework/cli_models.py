@@ -19,6 +19,7 @@ app = typer.Typer()
 Name = Annotated[str, typer.Argument(help="a trained model that comes with the package, or a .safetensors file")]
 Solver = Annotated[str, typer.Option(help="euler, heun, rk4, euler-maruyama, reverse-diffusion, ancestral, ...")]
 Grid = Annotated[str, typer.Option(help="how the times are spread: uniform, log-snr or karras")]
+Steps = Annotated[int, typer.Option(help="of the solver")]
 Cpu = Annotated[bool, typer.Option("--cpu", help="compute on the CPU although there is a GPU")]
 
 
@@ -90,7 +91,7 @@ def sample(
     label: Annotated[int | None, typer.Option(help="of which class; without it, all in turn")] = None,
     solver: Solver = "heun",
     grid: Grid = "karras",
-    steps: Annotated[int, typer.Option(help="of the solver")] = 30,
+    steps: Steps = 30,
     seed: int = 0,
     cpu: Cpu = False,
 ) -> None:
@@ -122,7 +123,7 @@ def evaluate(
     ] = None,
     solver: Solver = "heun",
     grid: Grid = "karras",
-    steps: Annotated[int, typer.Option(help="of the solver")] = 30,
+    steps: Steps = 30,
     seed: int = 0,
     cpu: Cpu = False,
 ) -> None:

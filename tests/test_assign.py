@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from coursework import publishing
 from coursework.cli import app
+from coursework.grading import gradebook
 from coursework.grading.derivations import DERIVATIONS, of_lesson
 from coursework.grading.gradebook import without_html
 from coursework.grading.points import Points, PointsError, read_points
@@ -152,6 +154,26 @@ def graded(course, tmp_path_factory):
     assert result.exit_code == 0, result.output
     assert "note" not in result.stderr
     return course, out, [*command, "--lesson", "3"]
+
+
+def test_one_submission_that_cannot_be_saved_keeps_no_other_from_the_gradebook(course, monkeypatch):
+    records = [
+        SimpleNamespace(submission=SimpleNamespace(lesson=NAME, key=f"{who}/{NAME}")) for who in ("anna", "ben", "cleo")
+    ]
+    saved, problems = [], []
+
+    def save_one(record, *others):
+        if record is records[1]:
+            raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+        saved.append(record)
+        return "its file has changed" if record is records[2] else ""
+
+    monkeypatch.setattr(gradebook, "_save_one", save_one)
+    lesson = SimpleNamespace(name=NAME)
+    assert list(gradebook.save(records, [lesson], course, problems.append)) == records
+    assert saved == [records[0], records[2]]
+    assert [line.partition(": not in the gradebook: ")[0] for line in problems] == [f"ben/{NAME}", f"cleo/{NAME}"]
+    assert "surrogates not allowed" in problems[0]
 
 
 def test_collected_files_are_graded_into_the_gradebook(graded):

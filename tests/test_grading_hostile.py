@@ -16,7 +16,7 @@ from coursework.grading import handin
 from coursework.grading.grader import Grader, Rules
 from coursework.grading.handin import Cell, HandIn, Lesson
 from coursework.grading.stage import PACKAGE
-from tests.hostile import HOSTILES, RIGHT, WRONG, Hostile
+from tests.hostile import HOSTILES, RIGHT, WRONG, Hostile, inside
 
 LESSON = Lesson("03_sliced_score_matching", {"3.4": "ssm_loss", "3.6": "fitted_slopes"})
 SETUP = "import torch\nfrom torch.func import jvp\nfrom coursework.exercises import NotAttempted, check\n"
@@ -113,6 +113,14 @@ def test_an_attack_earns_what_is_right_and_harms_nobody(hostile: Hostile, grader
 def test_there_are_enough_attacks_and_they_differ():
     assert len(HOSTILES) >= 25
     assert len({h.name for h in HOSTILES}) == len({h.source for h in HOSTILES}) == len(HOSTILES)
+
+
+@pytest.mark.parametrize("meanwhile", ["", 'os.write(3, b"x")'], ids=["silent", "one byte"])
+def test_who_sleeps_uses_up_the_submissions_time(meanwhile, grader):
+    source = inside(f"import os, time\n{meanwhile}\ntime.sleep(1e6)")
+    mark, used = grader._grade_exercise(find("3.4"), LESSON, hand_in(source), {}, cpu=0.5)
+    assert "stopped after" in mark.message
+    assert used == pytest.approx(0.5, abs=0.01)
 
 
 def test_without_an_attack_right_is_right_and_wrong_is_wrong(grader):

@@ -200,7 +200,6 @@ def answer(request: Mapping[str, Any]) -> bytes:
     import torch
 
     from coursework.exercises import attempt, engine
-    from coursework.exercises.engine import NotAttempted
     from coursework.grading import cells, wire, withheld
 
     exercise = engine.find(request["exercise"])
@@ -227,15 +226,7 @@ def answer(request: Mapping[str, Any]) -> bytes:
         return "done"
 
     got = attempt.run(work, request["wall"])
-    state, error = got.value or "error", ""
-    if withheld.touched or isinstance(got.error, withheld.ReferenceCalled):
-        state = "reference"
-    elif isinstance(got.error, NotAttempted):
-        state = "not attempted"
-    elif isinstance(got.error, cells.CellError):
-        error = str(got.error)
-    elif got.error is not None:
-        error = engine._error(got.error)
+    state, error = _how_it_went(got)
     changed = [not engine._same(a, b) for a, b in zip(drawn, fresh, strict=True)]
     texts = {
         "error": error[:2000],
@@ -243,6 +234,20 @@ def answer(request: Mapping[str, Any]) -> bytes:
         "remarks": [text[:300] for text in (*remarks, *(f"Python warned: {w}" for w in got.warned))][:5],
     }
     return wire.pack(state, done if state in ("done", "error") else [], changed=changed, **texts)
+
+
+def _how_it_went(got: Any) -> tuple[str, str]:
+    """The state that the answer reports, and the sentence of the error that ended an attempt ("" where none is)."""
+    from coursework.exercises import engine
+    from coursework.grading import cells, withheld
+
+    if withheld.touched or isinstance(got.error, withheld.ReferenceCalled):
+        return "reference", ""
+    if isinstance(got.error, engine.NotAttempted):
+        return "not attempted", ""
+    if got.error is None:
+        return got.value or "error", ""
+    return "error", str(got.error) if isinstance(got.error, cells.CellError) else engine._error(got.error)
 
 
 def _allow(exercise: Any, name: str, source: str) -> None:

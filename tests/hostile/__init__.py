@@ -189,6 +189,15 @@ while True:
 """),
         says="stopped after",
     ),
+    Hostile(
+        "it answers one byte and sleeps forever",
+        inside("""
+import os, time
+os.write(3, b"x")
+time.sleep(1e6)
+"""),
+        says="stopped after",
+    ),
     Hostile("it sleeps forever", before("import time\ntime.sleep(1e6)"), says="stopped after"),
     Hostile(
         "a fork bomb",
@@ -223,6 +232,26 @@ while True: kept.append(bytearray(10 ** 7))
     Hostile(
         "1 GB on the disk",
         before("with open('large', 'wb') as f:\n    for _ in range(1000): f.write(b'x' * 10 ** 6)"),
+        earned=True,
+    ),
+    Hostile(
+        "1 GB in a file of memory",
+        before("""
+import os
+try:
+    memory = os.memfd_create("large")
+    for _ in range(1000): os.write(memory, b"x" * 10 ** 6)
+    raise SystemExit("it got 1 GB")
+except OSError: pass
+"""),
+        earned=True,
+    ),
+    Hostile(
+        "shared memory that counts towards nobody",
+        before("""
+import ctypes
+if ctypes.CDLL(None).shmget(0, 10 ** 6, 0o1666) >= 0: raise SystemExit("it got a segment")
+"""),
         earned=True,
     ),
     Hostile("a hundred thousand files", before("for i in range(100_000): open(str(i), 'w').close()"), earned=True),
