@@ -32,7 +32,7 @@ class Evaluation:
     parts. precision, recall: with 3 nearest neighbours. confidence: the mean of the classifier's largest probability.
     label_accuracy: the share of samples that the classifier gives the label they were asked for; None without labels.
     rarest_class: the share of the class that comes out least often. nearest: the mean Euclidean distance, in pixels'
-    unit, to the nearest training image.
+    unit, of the first 1,000 to the nearest training image.
     """
 
     n: int
@@ -67,7 +67,7 @@ def evaluate(
     """Evaluate a trained score model on n samples (default: as many as held-out images), and return these too.
 
     With classes in the network every label is asked for equally often. `sampling` goes to `generation.generate`
-    (solver, grid, n_steps, batch_size). Raises ValueError for a classifier, and for data without one.
+    (solver, grid, n_steps, batch_size, precision). Raises ValueError for a classifier, and for data without one.
     """
     accelerator = accelerator or default_accelerator()
     model, recipe = models.load_with_recipe(name, device=accelerator.device)
@@ -102,7 +102,7 @@ def evaluate(
         label_accuracy=None if labels is None else float((predicted == labels).double().mean()),
         rarest_class=float(predicted.bincount(minlength=models.N_CLASSES).min()) / n,
         nearest=float(nearest_distances(samples[:NEAREST_POINTS], train.images).mean()),
-        floor_nearest=float(nearest_distances(held_out.images[:NEAREST_POINTS], train.images).mean()),
+        floor_nearest=float(nearest_distances(held_out.images[:n][:NEAREST_POINTS], train.images).mean()),
     )
     return numbers, samples
 

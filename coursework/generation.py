@@ -17,6 +17,7 @@ from coursework import probability_flow, reverse_sde
 from coursework._arguments import at_least, one_of
 from coursework._files import write_atomically
 from coursework.predictions import ScoreModel
+from coursework.recipes import PRECISIONS
 from coursework.sdes import karras_times, log_snr_times, uniform_times
 from coursework.streams import stream_of
 
@@ -46,6 +47,7 @@ def generate(
     n_steps: int = 30,
     seed: int = 0,
     batch_size: int = 250,
+    precision: str = "float32",
     accelerator: Accelerator | None = None,
     show_progress: bool = True,
 ) -> Tensor:
@@ -53,10 +55,12 @@ def generate(
 
     From the prior along the solver to t_min, then one last step to E[x_0 | x], which takes the remaining noise out.
     Batch i starts from noise that depends on (seed, i) alone, so the processes may share the batches in any way.
-    labels: long (N,), -1 = no label; None: the unconditional model. The model is moved to the accelerator's device.
+    labels: long (N,), -1 = no label; None: the unconditional model. precision: "bfloat16" computes the network under
+    autocast, the solver stays in float32. The model is moved to the accelerator's device.
     """
     one_of(solver, tuple(SOLVERS), "solver")
     one_of(grid, tuple(GRIDS), "grid")
+    one_of(precision, PRECISIONS, "precision")
     at_least(shape[0], 1, "shape's number of samples")
     at_least(batch_size, 1, "batch_size")
     if labels is not None and labels.shape != shape[:1]:
@@ -68,6 +72,7 @@ def generate(
     starts = range(0, shape[0], batch_size)
 
     @torch.no_grad()
+    @torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     def batch(start: int) -> Tensor:
         stream = stream_of(device, seed, start)
         size = min(batch_size, shape[0] - start)

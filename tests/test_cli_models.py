@@ -50,7 +50,8 @@ def test_train_sample_evaluate(recipe, tmp_path):
     with Image.open("pictures/a.png") as picture:
         assert picture.size == (3 * (10 * 10 + 2), 3 * (2 * 10 + 2))
 
-    done = call("evaluate", "runs/small/trained.safetensors", "--n", "20", "--steps", "2", "--out", "numbers.json")
+    options = ("--n", "20", "--steps", "2", "--precision", "bfloat16", "--out", "numbers.json")
+    done = call("evaluate", "runs/small/trained.safetensors", *options)
     assert done.exit_code == 0, done.output
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     assert numbers["n"] == 20

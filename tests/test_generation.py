@@ -7,8 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from coursework import models
 from coursework.generation import GRIDS, SOLVERS, generate, in_shares, save_grid
 from coursework.predictions import ScoreModel
+from coursework.recipes import PRECISIONS
 from coursework.sdes import VESDE, VPSDE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -63,6 +65,16 @@ def test_the_same_samples_for_the_same_seed(grid):
     assert not torch.equal(first[:2], first[2:4])
 
 
+def test_bfloat16_is_near_float32_in_the_network_alone():
+    trained = models.load("digits-vp")
+    options = {"labels": torch.arange(20) % 10, "n_steps": 10, "show_progress": False}
+    exact, near = (generate(trained, (20, 1, 8, 8), precision=p, **options) for p in ("float32", "bfloat16"))
+    assert near.dtype == torch.float32
+    assert 1e-4 < float((near - exact).abs().mean()) < 0.02
+    analytic = [generate(model(VPSDE()), (5, 1, 2, 2), precision=p, show_progress=False) for p in PRECISIONS]
+    assert torch.equal(*analytic), "without products of matrices nothing is rounded"
+
+
 def test_shares_of_several_processes_come_together_in_order():
     class One:
         num_processes, is_local_main_process = 3, False
@@ -100,6 +112,7 @@ def test_a_picture_of_samples(tmp_path):
         ({"grid": "cosine"}, r"^grid: expected one of 'uniform', 'log-snr', 'karras', got 'cosine'"),
         ({"labels": torch.zeros(3).long()}, r"^labels: expected shape \(5,\), got \(3,\)"),
         ({"batch_size": 0}, r"^batch_size: expected at least 1"),
+        ({"precision": "half"}, r"^precision: expected one of 'float32', 'bfloat16', got 'half'"),
         ({"n_steps": 0}, r"^n_steps: expected at least 1"),
     ],
 )
