@@ -28,8 +28,8 @@ lab: set-up ## open the course in JupyterLab
 	@$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(PORT),--port=$(PORT)) $(NO_BROWSER) $(AS_ROOT) \
 		--ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
-test: set-up ## run all tests
-	@$(BIN)/python -m pytest
+test: set-up ## run all tests, a file on each core (at most four)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 run: set-up ## execute every lesson into build/executed
 	@$(BIN)/coursework run --jobs $(JOBS)

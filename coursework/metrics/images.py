@@ -16,7 +16,7 @@ from coursework.nn import Classifier
 
 
 @torch.no_grad()
-def image_features(classifier: Classifier, images: Tensor, *, batch_size: int = 500) -> tuple[Tensor, Tensor]:
+def image_features(classifier: Classifier, images: Tensor, *, batch_size: int = 100) -> tuple[Tensor, Tensor]:
     """What a classifier's last layer sees, and its class scores. Shapes: (N, C, H, W) -> (N, F), (N, K)."""
     at_least(batch_size, 1, "batch_size")
     features = torch.cat([classifier.features(part) for part in images.split(batch_size)])
