@@ -17,7 +17,7 @@ from coursework.data import load
 from coursework.evaluation import Evaluation, evaluate
 from coursework.generation import save_grid
 from coursework.recipes import RECIPES, Recipe
-from coursework.training import TRAINED, checkpoints_in
+from coursework.training import COLUMNS, TRAINED
 
 DATA = {
     "digits": "scikit-learn's digits, 8x8: 1,442 training images; 355 held out (every fifth of each class)",
@@ -50,22 +50,23 @@ def main() -> None:
 def ship(name: str, run: Path, n: int | None) -> None:
     """Copy the run's weights into the package, and write the card beside them."""
     recipe = RECIPES[name]
-    _, facts = checkpoints.read(checkpoints_in(run)[-1])
-    if Recipe.from_json(facts["recipe"]) != recipe or facts["step"] != recipe.n_steps:
-        raise SystemExit(f"{run}: is not a finished run of {name}")
+    _, facts = checkpoints.read(run / TRAINED)
+    if Recipe.from_json(facts["recipe"]) != recipe:
+        raise SystemExit(f"{run}: is not a run of {name}")
+    last = dict(zip(COLUMNS, (run / "log.csv").read_text(encoding="utf-8").splitlines()[-1].split(","), strict=True))
     weights = models.FOLDER / f"{name}.safetensors"
     weights.parent.mkdir(exist_ok=True)
     shutil.copy(run / TRAINED, weights)
     picture = None
     if recipe.task == "score":
-        sampler = SAMPLERS[recipe.sde["kind"]]
+        sampler = SAMPLERS[recipe.sde["kind"]] | {"precision": recipe.precision}
         numbers, samples = evaluate(weights, n=n, **sampler)
         picture = models.FOLDER / f"{name}.png"
         save_grid(samples[:SHOWN], picture)
         table = score_numbers(name, numbers, sampler)
     else:
         table = classifier_numbers(weights, recipe)
-    write_atomically(models.FOLDER / f"{name}.md", card(name, recipe, facts["seconds"], table, picture))
+    write_atomically(models.FOLDER / f"{name}.md", card(name, recipe, float(last["seconds"]), table, picture))
 
 
 def card(name: str, recipe: Recipe, seconds: float, table: str, picture: Path | None) -> str:
@@ -125,8 +126,8 @@ def score_numbers(name: str, numbers: Evaluation, sampler: dict) -> str:
         more += f" {numbers.label_accuracy:.1%} of the samples are classified as the label that was asked for."
     return "\n".join(
         [
-            f"{numbers.n:,} samples ({sampler['solver']}, {sampler['n_steps']} steps on the grid of Karras et al.) "
-            f"beside {numbers.n:,} held-out images:",
+            f"{numbers.n:,} samples ({sampler['solver']}, {sampler['n_steps']} steps on the grid of Karras et al., "
+            f"{sampler['precision']}) beside {numbers.n:,} held-out images:",
             "",
             "| | samples | held-out images |",
             "|---|---|---|",
@@ -135,7 +136,8 @@ def score_numbers(name: str, numbers: Evaluation, sampler: dict) -> str:
             f"The Frechet distance is {times:.1f} times that of held-out images. {more} To measure again:",
             "",
             "```",
-            f"coursework evaluate {name} --solver {sampler['solver']} --steps {sampler['n_steps']} -n {numbers.n}",
+            f"coursework evaluate {name} --solver {sampler['solver']} --steps {sampler['n_steps']}"
+            f" --precision {sampler['precision']} -n {numbers.n}",
             "```",
         ]
     )
