@@ -9,7 +9,7 @@ from pathlib import Path
 
 LARGEST = 20 << 20  # bytes of a notebook
 LONGEST = 1 << 20  # characters of code in a notebook
-LONGEST_ANSWER = 50_000  # characters of a written derivation
+LONGEST_ANSWER = 20_000  # characters of a written derivation; rendering brackets takes their number squared
 MOST_CELLS = 2_000
 MOST_FILES = 2_000  # that are looked through for one learner
 ID = re.compile(r"(exercise|check)-(\d{1,2})-(\d{1,2})")
@@ -178,7 +178,9 @@ def _source(cell: dict) -> str:
 
 def _answer(cell: dict) -> tuple[str, str]:
     name = str(_table(_table(cell.get("metadata")).get("nbgrader")).get("grade_id", ""))
-    return name, _source(cell)[:LONGEST_ANSWER]
+    text = _source(cell)
+    cut = f"\n\n(Cut off here, after {LONGEST_ANSWER:,} characters.)" if len(text) > LONGEST_ANSWER else ""
+    return name, text[:LONGEST_ANSWER] + cut
 
 
 def _cell(cell: dict, lesson: Lesson) -> Cell:
