@@ -1,5 +1,6 @@
 """Refusals and expansions that every public door shares. Each message is one line that names the argument."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -104,6 +105,21 @@ def at_least(value: int, least: int, name: str) -> None:
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
+def number(value: object, name: str) -> None:
+    """Refuse what is not a finite plain number."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value}")
+
+
+def seed_number(value: int, name: str = "seed") -> None:
+    """Refuse what is not an integer that a random stream can start from."""
+    at_least(value, 0, name)
+    if value >= 2**63:
+        raise ValueError(f"{name}: expected less than 2^63, got {value}")
 
 
 def _plain(value: object) -> object:

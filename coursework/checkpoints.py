@@ -35,7 +35,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {})["facts"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+        if not isinstance(facts, dict):
+            raise KeyError("facts")
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise ValueError(
             f"{path}: damaged, or no checkpoint of this course ({type(error).__name__}: {error})"
         ) from None
@@ -48,18 +50,23 @@ def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path
 
     Raises ValueError, and changes nothing, if a name or a shape differs: weights of another architecture.
     """
-    own = module.state_dict()
+    same_form(module.state_dict(), tensors, path)
+    module.load_state_dict(dict(tensors))
+
+
+def same_form(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that are not, by name, shape and kind of number, those of the network."""
     lacking, foreign = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
     if lacking or foreign:
         what = f"lacks {lacking[0]}" if lacking else f"has {foreign[0]}, which the network has not"
         raise ValueError(f"{path}: from another architecture: it {what}")
     for name, value in own.items():
-        if tensors[name].shape != value.shape:
+        got = tensors[name]
+        if got.shape != value.shape or got.is_floating_point() != value.is_floating_point():
             raise ValueError(
-                f"{path}: from another architecture: {name} has shape {tuple(tensors[name].shape)}, "
-                f"the network's has {tuple(value.shape)}"
+                f"{path}: from another architecture: {name} is {got.dtype} {tuple(got.shape)}, "
+                f"the network's is {value.dtype} {tuple(value.shape)}"
             )
-    module.load_state_dict(dict(tensors))
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -69,5 +76,5 @@ def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     for name, value in tensors.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):
             raise ValueError(f"{path}: {name} has NaN or infinite values")

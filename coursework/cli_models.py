@@ -62,11 +62,12 @@ def train(
         try:
             training.train(chosen, folder, accelerator=accelerator, **options)
         except KeyboardInterrupt as stop:
-            print(f"coursework: {stop or 'interrupted'}", file=sys.stderr)
+            print(f"coursework: {str(stop) or 'interrupted'}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
     training.leave(accelerator)
     if accelerator.is_main_process:
-        print(f"{folder / training.TRAINED} is ready: coursework sample {folder / training.TRAINED}")
+        ready = folder / training.TRAINED
+        print(f"{ready} is ready" + (f": coursework sample {ready}" if chosen.task == "score" else ""))
 
 
 def read_recipe(name: str, changes: dict[str, Any]) -> Any:
@@ -75,7 +76,10 @@ def read_recipe(name: str, changes: dict[str, Any]) -> Any:
     from coursework.recipes import RECIPES, Recipe
 
     if name.endswith(".json"):
-        recipe = Recipe.from_json(Path(name).read_text(encoding="utf-8"))
+        try:
+            recipe = Recipe.from_json(Path(name).read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            raise ValueError(f"recipe: {name} is not text in UTF-8") from None
     else:
         one_of(name, tuple(RECIPES), "recipe")
         recipe = RECIPES[name]
@@ -101,6 +105,8 @@ def sample(
     from coursework import generation, models, training
 
     with refusals():
+        if out.suffix != ".png":
+            raise ValueError(f"--out: expected a .png, got {out}")
         accelerator = training.default_accelerator(cpu=cpu)
         model, recipe = models.load_with_recipe(name)
         if recipe.task != "score":

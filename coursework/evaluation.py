@@ -8,7 +8,6 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from coursework import models
-from coursework._arguments import at_least
 from coursework.data import load as load_data
 from coursework.generation import generate, in_shares
 from coursework.metrics import (
@@ -29,7 +28,8 @@ class Evaluation:
     """Numbers of n samples, and of as many held-out images (`floor_...`), against the training set.
 
     frechet: the Frechet distance of the classifier's features. inception: the inception score and its deviation over
-    parts. precision, recall: with 3 nearest neighbours. confidence: the mean of the classifier's largest probability.
+    parts. precision, recall: with 3 nearest neighbours, of equally many images of both sets, at most 10,000: the
+    training set's are spread evenly over it. confidence: the mean of the classifier's largest probability.
     label_accuracy: the share of samples that the classifier gives the label they were asked for; None without labels.
     rarest_class: the share of the class that comes out least often. nearest: the mean Euclidean distance, in pixels'
     unit, of the first 1,000 to the nearest training image.
@@ -66,8 +66,9 @@ def evaluate(
 ) -> tuple[Evaluation, Tensor]:
     """Evaluate a trained score model on n samples (default: as many as held-out images), and return these too.
 
-    With classes in the network every label is asked for equally often. `sampling` goes to `generation.generate`
-    (solver, grid, n_steps, batch_size, precision). Raises ValueError for a classifier, and for data without one.
+    n: from 10, the parts of the inception score. With classes in the network every label is asked for equally often.
+    `sampling` goes to `generation.generate` (solver, grid, n_steps, batch_size, precision). Raises ValueError for a
+    classifier, and for data without one.
     """
     accelerator = accelerator or default_accelerator()
     model, recipe = models.load_with_recipe(name, device=accelerator.device)
@@ -76,7 +77,8 @@ def evaluate(
         raise ValueError(f"name: expected a score model of {known}, got a recipe to {recipe.task} {recipe.data}")
     train, held_out = (load_data(recipe.data, split=split) for split in ("train", "test"))
     n = len(held_out) if n is None else n
-    at_least(n, 2, "n")
+    if not 10 <= n <= len(held_out):
+        raise ValueError(f"n: expected 10 to {len(held_out)}, the number of held-out images, got {n}")
     labels = models.labels_for(recipe, n)
     shape = (n, *train.images.shape[1:])
     samples = generate(model, shape, labels=labels, seed=seed, accelerator=accelerator, **sampling).clamp(-1, 1)
@@ -85,8 +87,10 @@ def evaluate(
     seen, logits = _features(classifier, samples, accelerator)
     floor, floor_logits = _features(classifier, held_out.images[:n], accelerator)
     predicted = logits.argmax(1)
-    precision, recall = precision_recall(real[:PRECISION_POINTS], seen)
-    floor_precision, floor_recall = precision_recall(real[:PRECISION_POINTS], floor)
+    equally_many = min(n, len(real), PRECISION_POINTS)
+    some = real[torch.arange(equally_many) * len(real) // equally_many]
+    precision, recall = precision_recall(some, seen[:equally_many])
+    floor_precision, floor_recall = precision_recall(some, floor[:equally_many])
     numbers = Evaluation(
         n=n,
         frechet=frechet_distance(real, seen),
@@ -107,7 +111,7 @@ def evaluate(
     return numbers, samples
 
 
-PRECISION_POINTS = 10_000  # of the training set: all distances between them are computed
+PRECISION_POINTS = 10_000  # all distances between them are computed
 NEAREST_POINTS = 1000
 
 

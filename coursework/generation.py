@@ -14,7 +14,7 @@ from torchvision.utils import make_grid
 from tqdm.auto import tqdm
 
 from coursework import probability_flow, reverse_sde
-from coursework._arguments import at_least, one_of
+from coursework._arguments import at_least, one_of, seed_number
 from coursework._files import write_atomically
 from coursework.predictions import ScoreModel
 from coursework.recipes import PRECISIONS
@@ -55,6 +55,7 @@ def generate(
 
     From the prior along the solver to t_min, then one last step to E[x_0 | x], which takes the remaining noise out.
     Batch i starts from noise that depends on (seed, i) alone, so the processes may share the batches in any way.
+    Raises FloatingPointError if samples are not finite.
     labels: long (N,), -1 = no label; None: the unconditional model. precision: "bfloat16" computes the network under
     autocast, the solver stays in float32. The model is moved to the accelerator's device.
     """
@@ -63,6 +64,7 @@ def generate(
     one_of(precision, PRECISIONS, "precision")
     at_least(shape[0], 1, "shape's number of samples")
     at_least(batch_size, 1, "batch_size")
+    seed_number(seed)
     if labels is not None and labels.shape != shape[:1]:
         raise ValueError(f"labels: expected shape ({shape[0]},), got {tuple(labels.shape)}")
     accelerator = accelerator or Accelerator(cpu=not torch.cuda.is_available())
@@ -83,7 +85,11 @@ def generate(
         x = SOLVERS[solver](score, sde, x, times, **noise)
         return model.predict(x, times[-1].to(x), "data", label).cpu()
 
-    return torch.cat(in_shares(batch, starts, accelerator, "sampling" if show_progress else None))
+    samples = torch.cat(in_shares(batch, starts, accelerator, "sampling" if show_progress else None))
+    bad = len(samples) - int(samples.flatten(1).isfinite().all(1).sum())
+    if bad:
+        raise FloatingPointError(f"model: {bad} of {len(samples)} samples are not finite: network or solver diverges")
+    return samples
 
 
 def save_grid(images: Tensor, path: Path, *, columns: int = 10) -> None:

@@ -1,12 +1,14 @@
 """Models made from recipes, and the trained ones that come with the package (lesson 06)."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from coursework import checkpoints
-from coursework._arguments import one_of
+from coursework._arguments import at_least, one_of
 from coursework.data.images import SHAPES
 from coursework.nn import Classifier, ScaledInput, UNet
 from coursework.predictions import ScoreModel
@@ -20,11 +22,27 @@ SDES = {"vp": VPSDE, "ve": VESDE, "sub-vp": SubVPSDE}
 
 def make_sde(recipe: Recipe) -> SDE:
     """The SDE of a recipe."""
-    return SDES[recipe.sde["kind"]](**{name: value for name, value in recipe.sde.items() if name != "kind"})
+    try:
+        return SDES[recipe.sde["kind"]](**{name: value for name, value in recipe.sde.items() if name != "kind"})
+    except TypeError as error:
+        raise TypeError(f"sde: {error}") from None
 
 
 def make(recipe: Recipe) -> ScoreModel | Classifier:
-    """The untrained model of a recipe: the same weights for the same seed; torch's own random state stays as it is."""
+    """The untrained model of a recipe: the same weights for the same seed; torch's own random state stays as it is.
+
+    Raises ValueError or TypeError for a network that cannot be, and for one with fewer classes than the data.
+    """
+    n_classes = recipe.network.get("n_classes")
+    if recipe.task == "score" and isinstance(n_classes, int) and n_classes < N_CLASSES:
+        raise ValueError(f"network: n_classes is {n_classes}, {recipe.data} has {N_CLASSES}")
+    try:
+        return _make(recipe)
+    except TypeError as error:
+        raise TypeError(f"network: {error}" if not str(error).startswith("sde:") else str(error)) from None
+
+
+def _make(recipe: Recipe) -> ScoreModel | Classifier:
     channels, size, _ = SHAPES[recipe.data]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -38,8 +56,9 @@ def make(recipe: Recipe) -> ScoreModel | Classifier:
 def labels_for(recipe: Recipe, n: int, label: int | None = None) -> torch.Tensor | None:
     """n labels for sampling: `label` for all, or all classes in turn; None for a network without classes.
 
-    Raises ValueError for a label that the network does not know.
+    Raises ValueError for a label that the network does not know, and for n below 1.
     """
+    at_least(n, 1, "n")
     if recipe.network.get("n_classes") is None:
         if label is not None:
             raise ValueError(f"label: this model was trained without labels, got {label}")
@@ -68,10 +87,17 @@ def load_with_recipe(name: str | Path, *, device: torch.device | str = "cpu") ->
     """A trained model as `load` gives it, and the recipe it was trained by."""
     path = where(name)
     tensors, facts = checkpoints.read(path)
-    recipe = Recipe.from_json(facts["recipe"])
+    recipe = recipe_of(facts, path)
     model = make(recipe)
     checkpoints.load_into(model, checkpoints.part(tensors, "average."), path)
     return model.to(device).eval().requires_grad_(False), recipe
+
+
+def recipe_of(facts: Mapping[str, Any], path: Path) -> Recipe:
+    """The recipe among a checkpoint's facts. Raises ValueError naming the file if there is none."""
+    if not isinstance(facts.get("recipe"), str):
+        raise ValueError(f"{path}: there is no recipe in it")
+    return Recipe.from_json(facts["recipe"])
 
 
 def where(name: str | Path) -> Path:

@@ -20,7 +20,7 @@ def geometric_noise_levels(sigma_max: float, sigma_min: float, n: int) -> Tensor
     """sigma_i = sigma_max (sigma_min / sigma_max)^((i - 1) / (n - 1)), i = 1 ... n: from wide to narrow, one ratio.
 
     Shape: (n,), float64. Raises ValueError unless sigma_max > sigma_min > 0 and n >= 2.
-    Source: Song & Ermon 2019, section 4.3.
+    Source: Song & Ermon 2019, section 4.1.
     """
     at_least(n, 2, "n")
     if not 0 < sigma_min < sigma_max < math.inf:

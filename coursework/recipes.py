@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from coursework._arguments import at_least, one_of, positive
+from coursework._arguments import at_least, number, one_of, positive, seed_number
 from coursework.data.images import NAMES
 from coursework.predictions import PREDICTIONS
 from coursework.score_matching import WEIGHTINGS
@@ -53,6 +53,14 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("network", "sde"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise TypeError(f"{name}: expected a table of arguments, got {getattr(self, name)!r}")
+        for name in ("flip", "antithetic"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name}: expected true or false, got {getattr(self, name)!r}")
+        for name in ("learning_rate", "clip", "weight_decay", "label_dropout", "average"):
+            number(getattr(self, name), name)
         # JSON has no tuples: the same recipe is equal to itself on the way back
         network = {name: tuple(value) if isinstance(value, list) else value for name, value in self.network.items()}
         object.__setattr__(self, "network", network)
@@ -64,13 +72,15 @@ class Recipe:
         one_of(self.sde.get("kind"), SDES, "sde's kind")
         for name in ("n_steps", "batch_size"):
             at_least(getattr(self, name), 1, name)
-        for name in ("warmup", "seed"):
-            at_least(getattr(self, name), 0, name)
+        at_least(self.warmup, 0, "warmup")
+        seed_number(self.seed)
         for name in ("learning_rate", "clip"):
             positive(getattr(self, name), name)
         for name, most in (("label_dropout", 1.0), ("average", 1.0)):
             if not 0 <= getattr(self, name) < most:
                 raise ValueError(f"{name}: expected a number in [0, {most}), got {getattr(self, name)}")
+        if self.task == "classify" and self.label_dropout:
+            raise ValueError(f"label_dropout: a classifier needs every label, got {self.label_dropout}")
         if self.antithetic and self.batch_size % 2:
             raise ValueError(f"batch_size: expected an even number with antithetic=True, got {self.batch_size}")
 
@@ -83,7 +93,7 @@ class Recipe:
         """The recipe of a JSON object. Raises ValueError naming a key that is unknown or missing."""
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"recipe: expected JSON, got {text[:40]!r} ({error})") from None
         known = {f.name for f in fields(cls)}
         if not isinstance(values, dict) or set(values) - known:

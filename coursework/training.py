@@ -19,13 +19,14 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from coursework import checkpoints, models
-from coursework._arguments import at_least, unwatched
+from coursework._arguments import at_least, number, unwatched
 from coursework._files import write_atomically
 from coursework.data import ImageData
 from coursework.data import load as load_data
@@ -36,6 +37,7 @@ from coursework.streams import stream_of
 
 COLUMNS = ("step", "loss", "gradient_norm", "learning_rate", "seconds")
 KEPT = 2  # checkpoints
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's
 TRAINED = "trained.safetensors"
 
 
@@ -65,14 +67,22 @@ def train(
     share of a batch in, to save memory. look_every: steps after which losses are fetched from the device.
     channels_last: memory layout; by default on GPUs. compiled: by `torch.compile`.
 
-    Raises ValueError if the folder holds a run of another recipe, or a damaged checkpoint; FloatingPointError, naming
-    the step and the last good checkpoint, as soon as a loss or gradient is seen that is not finite; `Interrupted` at
-    Ctrl-C or SIGTERM, after writing a checkpoint.
+    Raises ValueError if the folder holds a run of another recipe, or a damaged checkpoint, or is in use;
+    FloatingPointError, naming the step and the last good checkpoint, as soon as a loss or gradient is seen that is not
+    finite; `Interrupted` at Ctrl-C or SIGTERM, after writing a checkpoint.
     """
     at_least(accumulate, 1, "accumulate")
     at_least(save_every, 1, "save_every")
     at_least(look_every, 1, "look_every")
     run = Run(recipe, folder, accelerator or default_accelerator(), data, accumulate, channels_last, compiled)
+    with run.alone():
+        return _train(run, save_every, look_every, show_progress)
+
+
+def _train(run: "Run", save_every: int, look_every: int, show_progress: bool) -> nn.Module:
+    recipe, several = run.recipe, run.accelerator.num_processes > 1
+    # a GPU would have to wait for its queue; on CPUs the question costs little beside a step, which may take seconds
+    ask_every = look_every if several and run.accelerator.device.type == "cuda" else 1
     run.resume()
     bar = tqdm(
         total=recipe.n_steps,
@@ -89,7 +99,7 @@ def train(
             bar.update()
             ended = run.step == recipe.n_steps
             looks = ended or run.step % look_every == 0
-            stopped = run.agree(stop.is_set()) if looks or run.accelerator.num_processes == 1 else False
+            stopped = run.agree(stop.is_set()) if ended or run.step % ask_every == 0 else False
             if looks or stopped or run.step % save_every == 0:
                 bar.set_postfix(loss=f"{run.look():.4f}")
             if ended or stopped or run.step % save_every == 0:
@@ -206,6 +216,8 @@ class Run:
         self.model, self.optimizer = accelerator.prepare(torch.compile(bare) if compiled else bare, optimizer)
         self.sde: SDE | None = models.make_sde(recipe) if recipe.task == "score" else None
         data = load_data(recipe.data, device=device) if data is None else data
+        if recipe.batch_size > len(data):
+            raise ValueError(f"batch_size: expected at most the {len(data)} training images, got {recipe.batch_size}")
         self.batches = Batches(recipe, data, *((self.sde.t_min, self.sde.T) if self.sde else (0.0, 1.0)))
         self.labelled = recipe.task == "classify" or recipe.network.get("n_classes") is not None
         self.step, self.seconds, self.unseen = 0, 0.0, []
@@ -292,6 +304,19 @@ class Run:
         """The table of losses."""
         return self.folder / "log.csv"
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other runs out of the folder. Raises ValueError if one is in it."""
+        if not self.writes:
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                yield
+        except Timeout:
+            raise ValueError(f"{self.folder}: another training runs in this folder") from None
+
     def save(self) -> None:
         """Write a checkpoint, then delete all but the last two."""
         if self.writes:
@@ -299,15 +324,20 @@ class Run:
             facts = {"recipe": self.recipe.to_json(), "step": self.step, "seconds": round(self.seconds, 1)}
             checkpoints.write(path, self._state(), facts)
             for old in checkpoints_in(self.folder)[:-KEPT]:
-                old.unlink()
+                old.unlink(missing_ok=True)
         self.accelerator.wait_for_everyone()
 
     def resume(self) -> None:
-        """Go on from the folder's last checkpoint, if it has one; rows of the log after it are taken out."""
+        """Go on from the folder's last checkpoint, if it has one; rows of the log after it are taken out.
+
+        What writes that were killed left behind is removed.
+        """
         saved = checkpoints_in(self.folder)
         if saved:
-            self._load(saved[-1])
+            self._load(saved[-1], saved[-2] if len(saved) > 1 else None)
         if self.writes:
+            for left in self.folder.glob(".*.safetensors.*"):
+                left.unlink(missing_ok=True)
             write_atomically(self.log, _rows_until(self.log, self.step))
         self.accelerator.wait_for_everyone()
         self.started = time.monotonic()
@@ -332,18 +362,35 @@ class Run:
             **moments,
         }
 
-    def _load(self, path: Path) -> None:
-        tensors, facts = checkpoints.read(path)
-        _same_recipe(self.recipe, Recipe.from_json(facts["recipe"]), path)
+    def _load(self, path: Path, older: Path | None) -> None:
+        try:
+            tensors, facts = checkpoints.read(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; without it the run goes on from {older}" if older else str(error)) from None
+        _same_recipe(self.recipe, models.recipe_of(facts, path), path)
+        step, seconds = facts.get("step"), facts.get("seconds")
+        at_least(step, 0, f"{path}: step")
+        number(seconds, f"{path}: seconds")
+        if step > self.recipe.n_steps:
+            raise ValueError(f"{path}: step: expected at most {self.recipe.n_steps}, got {step}")
+        moments = checkpoints.part(tensors, "optimizer.")
+        checkpoints.same_form(self._moments(), moments, path)
         checkpoints.load_into(self.bare, checkpoints.part(tensors, "model."), path)
         checkpoints.load_into(self.average, checkpoints.part(tensors, "average."), path)
-        moments = checkpoints.part(tensors, "optimizer.")
         state = {
-            i: {kind: moments[f"{kind}.{name}"] for kind in ("step", "exp_avg", "exp_avg_sq")}
+            i: {kind: moments[f"{kind}.{name}"] for kind in MOMENTS}
             for i, (name, _) in enumerate(self.bare.named_parameters())
         }
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        self.step, self.seconds = facts["step"], facts["seconds"]
+        self.step, self.seconds = step, float(seconds)
+
+    def _moments(self) -> dict[str, Tensor]:
+        """What the optimiser keeps of each parameter, in form, before the first step too."""
+        return {
+            f"{kind}.{name}": parameter if kind != "step" else torch.tensor(0.0)
+            for name, parameter in self.bare.named_parameters()
+            for kind in MOMENTS
+        }
 
 
 def spread_times(n: int, t_min: float, t_max: float, *, generator: torch.Generator) -> Tensor:
@@ -372,13 +419,19 @@ def average_decay(step: int, decay: float) -> float:
 
 def checkpoints_in(folder: Path | None) -> list[Path]:
     """A run's checkpoints, the earliest first."""
-    return [] if folder is None else sorted(folder.glob("step-*.safetensors"))
+    found = [] if folder is None else folder.glob("step-*.safetensors")
+    return sorted((path for path in found if path.stem.removeprefix("step-").isdigit()), key=_step_of)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
 
 
 def _rows_until(log: Path, step: int) -> str:
     """The log's header and its rows up to the step."""
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    kept = [line for line in lines[1:] if line.count(",") == len(COLUMNS) - 1 and int(line.split(",")[0]) <= step]
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    rows = [(line.split(",")[0], line) for line in lines[1:] if line.count(",") == len(COLUMNS) - 1]
+    kept = [line for number, line in rows if number.isdecimal() and int(number) <= step]
     return "\n".join([",".join(COLUMNS), *kept]) + "\n"
 
 

@@ -43,7 +43,7 @@ def test_train_sample_evaluate(recipe, tmp_path):
     assert done.exit_code == 0, done.output
     assert "runs/small/trained.safetensors is ready: coursework sample" in done.stdout
     names = sorted(p.name for p in (tmp_path / "runs" / "small").iterdir())
-    assert names == ["log.csv", "step-0000004.safetensors", "step-0000006.safetensors", "trained.safetensors"]
+    assert names == [".lock", "log.csv", "step-0000004.safetensors", "step-0000006.safetensors", "trained.safetensors"]
 
     done = call("sample", "runs/small/trained.safetensors", "--n", "13", "--steps", "2", "--out", "pictures/a.png")
     assert (done.exit_code, done.stdout.strip()) == (0, "pictures/a.png"), done.output
@@ -105,7 +105,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(recipe, tmp_path):
         (["sample", "digits-ncsn", "--label", "1"], "label: this model was trained without labels, got 1"),
         (["sample", "digits-vp", "--solver", "dpm"], "solver: expected one of 'euler'"),
         (["evaluate", "digits-classifier"], "name: expected a score model of digits or fashion-mnist"),
-        (["evaluate", "digits-vp", "--n", "1"], "n: expected at least 2, got 1"),
+        (["evaluate", "digits-vp", "--n", "1"], "n: expected 10 to 355, the number of held-out images, got 1"),
     ],
 )
 def test_refusals(recipe, arguments, message):

@@ -31,7 +31,7 @@ def test_every_recipe_makes_a_model_and_survives_json(name):
         ({"batch_size": -3}, r"^batch_size: expected at least 1"),
         ({"seed": -1}, r"^seed: expected at least 0"),
         ({"learning_rate": 0.0}, r"^learning_rate: expected values > 0"),
-        ({"clip": math.nan}, r"^clip: has NaN"),
+        ({"clip": math.nan}, r"^clip: expected a finite number, got nan"),
         ({"label_dropout": 1.0}, r"^label_dropout: expected a number in \[0, 1.0\), got 1.0"),
         ({"average": -0.1}, r"^average: expected a number in \[0, 1.0\)"),
         ({"antithetic": True, "batch_size": 7}, r"^batch_size: expected an even number with antithetic=True, got 7"),

@@ -235,7 +235,7 @@ def whole(tmp_path_factory):
 
 
 def test_what_a_run_leaves_behind(whole):
-    names = ["log.csv", "step-0000010.safetensors", "step-0000012.safetensors", "trained.safetensors"]
+    names = [".lock", "log.csv", "step-0000010.safetensors", "step-0000012.safetensors", "trained.safetensors"]
     assert sorted(p.name for p in whole.iterdir()) == names
     assert list(losses(whole)) == list(range(1, 13))
     model = models.load(whole / "trained.safetensors")

@@ -142,8 +142,8 @@ OVERLAP = Exercise(
             lambda ratio, n_dims: _band((2 * n_dims) ** 0.5 * (ratio - 1), 3.0),
         ),
         Misconception(
-            "you swapped the roles: this is the share of the wide law in the narrow law's band. We go down: what the wide level has "
-            "learned must cover the points of the next, narrower one.",
+            "you swapped the roles: this is the share of the wide law in the narrow law's band. We go down: the points arrive in the "
+            "wide level's shell, and the narrow level must have seen points there. Asked is the share of the narrow law in the wide band.",
             lambda ratio, n_dims: _band((2 * n_dims) ** 0.5 * (ratio - 1) / ratio, 3 / ratio),
         ),
         Misconception(

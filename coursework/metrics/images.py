@@ -26,8 +26,9 @@ def image_features(classifier: Classifier, images: Tensor, *, batch_size: int = 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
     """|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)), means and covariances of two sets of features: FID.
 
-    In finite samples it is biased upwards by about 1/N and a constant of its features: compare equal N only, beside the
-    distance of two sets of real images. By torchmetrics, in float64. Shapes: (N, F), (M, F), N and M at least 2.
+    In finite samples it is biased upwards by about c/N; c depends on both laws. So compare equal N only, beside the
+    distance of two sets of real images, and know that c may differ between models. By torchmetrics, in float64. Shapes:
+    (N, F), (M, F), N and M at least 2.
     Source: Heusel et al. 2017, eq. 6.
     """
     _features(real, generated)
@@ -60,8 +61,9 @@ def inception_score(logits: Tensor, *, n_splits: int = 10, seed: int = 0) -> tup
 def precision_recall(real: Tensor, generated: Tensor, *, k: int = 3) -> tuple[float, float]:
     """Precision, the share of generated points inside the real set, and recall, of real ones inside the generated set.
 
-    A point is inside a set if it is at most as far from one of its points as that point's k-th nearest neighbour in
-    the set is. Low precision: bad samples; low recall: missing ones. Shapes: features (N, F), (M, F), N, M > k.
+    A point is inside a set if it is at most as far from one of its points as that point's k-th nearest neighbour in the
+    set is. Low precision: bad samples; low recall: missing ones. The fewer points a set has, the more room it takes:
+    compare equally many. Shapes: features (N, F), (M, F), N, M > k.
     Source: Kynkaanniemi et al. 2019, eq. 1 and 2.
     """
     at_least(k, 1, "k")

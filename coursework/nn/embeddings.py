@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 
 class SinusoidalEmbedding(nn.Module):
-    """[sin(w_k s t), cos(w_k s t)], w_k = 10000^(-k / (dim/2 - 1)), s = `scale` (Vaswani et al. 2017; Ho et al. 2020).
+    """[sin(w_k s t), cos(w_k s t)], w_k = 10000^(-k / (dim/2 - 1)), s = `scale`.
+
+    After Vaswani et al. 2017, section 3.5; this exponent and order are those of the code of Ho et al. 2020.
 
     Shapes: t (B,) -> (B, dim). With t in [0, 1] and s = 1 nearly all features would be constant; s = 1000 spreads them.
     Raises ValueError for a dim that is odd or below 4.
@@ -29,7 +31,7 @@ class SinusoidalEmbedding(nn.Module):
 class RandomFourierEmbedding(nn.Module):
     """[sin(2 pi w_k t), cos(2 pi w_k t)], w_k ~ N(0, scale^2), drawn once from `seed`.
 
-    Source: Tancik et al. 2020; for times Song et al. 2021, appendix C.
+    Source: Tancik et al. 2020; for times Song et al. 2021, appendix H.2 (scale 16).
     Shapes: t (B,) -> (B, dim). The frequencies are stored with the weights and not trained. Raises ValueError for a dim
     that is odd or below 4.
     """

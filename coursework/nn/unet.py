@@ -30,13 +30,13 @@ class UNet(nn.Module):
     """A function of a noisy image, its time and its label with the image's shape, for example the noise in it.
 
     len(widths) resolutions, each half the one before it, rounded up: 28 -> 14 -> 7 -> 4. At each, `n_blocks` residual
-    blocks on the way down and as many on the way up; what a block gives on the way down is concatenated to what its
-    partner gets on the way up. Going up, a map is enlarged to its partner's size, so that odd sizes need no padding.
-    Self-attention of `heads` heads follows the blocks at the resolutions in `attention_at`, counted in pixels. The
-    time, as sinusoidal or random Fourier features, and the label, as a vector of its own, go through FiLM into every
-    block; label -1, or None, is the null label with a vector of its own too. The last layer starts at zero, so an
-    untrained network answers 0. All arguments are kept in `configuration`: UNet(**network.configuration) is a network
-    like it.
+    blocks on the way down and as many on the way up, and one in the middle, at the coarsest; what a block gives on the
+    way down is concatenated to what its partner gets on the way up. Going up, a map is enlarged to its partner's size,
+    so that odd sizes need no padding. Self-attention of `heads` heads follows the blocks at the resolutions in
+    `attention_at`, counted in pixels. The time, as sinusoidal or random Fourier features, and the label, as a vector of
+    its own, go through FiLM into every block; label -1, or None, is the null label with a vector of its own too. The
+    last layer starts at zero, so an untrained network answers 0. All arguments are kept in `configuration`:
+    UNet(**network.configuration) is a network like it.
 
     Shapes: x (B, channels, image_size, image_size), t 0-d or (B,), label long (B,) in [-1, n_classes) -> like x.
     Raises ValueError for widths that 8 or `heads` does not divide, for a resolution in `attention_at` that does not
