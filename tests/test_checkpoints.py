@@ -56,7 +56,11 @@ def test_weights_of_another_architecture_are_refused_and_change_nothing(tmp_path
     cases = (
         ({k: v for k, v in state.items() if k != "0.bias"}, r"w: from another architecture: it lacks 0.bias"),
         ({**state, "2.bias": torch.zeros(1)}, r"w: .*: it has 2.bias, which the network has not"),
-        ({**state, "0.weight": torch.zeros(4, 5)}, r"w: .*: 0.weight has shape \(4, 5\), the network's has \(4, 3\)"),
+        (
+            {**state, "0.weight": torch.zeros(4, 5)},
+            r"w: .*: 0.weight is torch.float32 \(4, 5\), the network's is torch.float32 \(4, 3\)",
+        ),
+        ({**state, "0.weight": torch.zeros(4, 3).int()}, r"w: .*: 0.weight is torch.int32 \(4, 3\), the network's is"),
     )
     for tensors, match in cases:
         with pytest.raises(ValueError, match=match):

@@ -31,6 +31,7 @@ def recipe(tmp_path, monkeypatch):
     """A recipe's file in the current directory, which is empty otherwise."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.json").write_text(RECIPE.to_json())
+    (tmp_path / "latin.json").write_bytes(RECIPE.to_json().encode() + "\u00e9".encode("latin-1"))
     return "small.json"
 
 
@@ -98,6 +99,15 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(recipe, tmp_path):
         (["train", "small.json", "-p", "steps", "5"], "-p's name: expected one of 'task'"),
         (["train", "small.json", "-p", "n_steps", "0"], "n_steps: expected at least 1, got 0"),
         (["train", "small.json", "--save-every", "0"], "save_every: expected at least 1, got 0"),
+        (["train", "small.json", "-p", "network", "5"], "network: expected a table of arguments, got 5"),
+        (["train", "small.json", "-p", "network", '{"foo": 1}'], "got an unexpected keyword argument 'foo'"),
+        (["train", "small.json", "-p", "network", '{"n_classes": 3}'], "network: n_classes is 3, digits has 10"),
+        (["train", "small.json", "-p", "sde", '{"kind": "vp", "foo": 1}'], "sde: VPSDE.__init__() got an unexpected"),
+        (["train", "small.json", "-p", "batch_size", "2000"], "batch_size: expected at most the 1442 training images"),
+        (["train", "latin.json"], "recipe: latin.json is not text in UTF-8"),
+        (["sample", "digits-vp", "--out", "a.jpg"], "--out: expected a .png, got a.jpg"),
+        (["sample", "digits-vp", "-n", "-3"], "n: expected at least 1, got -3"),
+        (["sample", "digits-vp", "--seed", "-1"], "seed: expected at least 0, got -1"),
         (["sample", "digits"], "name: expected one of"),
         (["sample", "digits-classifier"], "name: expected a score model, digits-classifier is a classifier"),
         (["sample", "none.safetensors"], "none.safetensors: there is no such checkpoint"),

@@ -75,6 +75,16 @@ def test_bfloat16_is_near_float32_in_the_network_alone():
     assert torch.equal(*analytic), "without products of matrices nothing is rounded"
 
 
+def test_samples_that_are_not_finite_are_refused():
+    class Broken(Exact):
+        def forward(self, x, t, label=None):
+            return super().forward(x, t).index_fill(0, torch.tensor([1, 3]), math.nan)
+
+    broken = ScoreModel(Broken(VPSDE()), VPSDE())
+    with pytest.raises(FloatingPointError, match=r"^model: 2 of 5 samples are not finite"):
+        generate(broken, (5, 1, 2, 2), n_steps=2, show_progress=False)
+
+
 def test_shares_of_several_processes_come_together_in_order():
     class One:
         num_processes, is_local_main_process = 3, False
@@ -113,6 +123,7 @@ def test_a_picture_of_samples(tmp_path):
         ({"labels": torch.zeros(3).long()}, r"^labels: expected shape \(5,\), got \(3,\)"),
         ({"batch_size": 0}, r"^batch_size: expected at least 1"),
         ({"precision": "half"}, r"^precision: expected one of 'float32', 'bfloat16', got 'half'"),
+        ({"seed": -1}, r"^seed: expected at least 0, got -1"),
         ({"n_steps": 0}, r"^n_steps: expected at least 1"),
     ],
 )

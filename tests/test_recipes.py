@@ -34,6 +34,8 @@ def test_every_recipe_makes_a_model_and_survives_json(name):
         ({"clip": math.nan}, r"^clip: expected a finite number, got nan"),
         ({"label_dropout": 1.0}, r"^label_dropout: expected a number in \[0, 1.0\), got 1.0"),
         ({"average": -0.1}, r"^average: expected a number in \[0, 1.0\)"),
+        ({"label_dropout": 0.5, "task": "classify"}, r"^label_dropout: a classifier needs every label, got 0.5"),
+        ({"seed": 2**63}, r"^seed: expected less than 2\^63"),
         ({"antithetic": True, "batch_size": 7}, r"^batch_size: expected an even number with antithetic=True, got 7"),
     ],
 )
@@ -43,9 +45,29 @@ def test_refusals(change, match):
 
 
 @pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"network": 5}, r"^network: expected a table of arguments, got 5"),
+        ({"network": None}, r"^network: expected a table of arguments, got None"),
+        ({"sde": "vp"}, r"^sde: expected a table of arguments, got 'vp'"),
+        ({"flip": "no"}, r"^flip: expected true or false, got 'no'"),
+        ({"antithetic": 1}, r"^antithetic: expected true or false, got 1"),
+        ({"learning_rate": None}, r"^learning_rate: expected a number, got None"),
+        ({"weight_decay": True}, r"^weight_decay: expected a number, got True"),
+        ({"average": "abc"}, r"^average: expected a number, got 'abc'"),
+        ({"n_steps": 2.5}, r"^n_steps: expected an integer, got float"),
+    ],
+)
+def test_wrong_types(change, match):
+    with pytest.raises(TypeError, match=match):
+        Recipe(**{"task": "score", "data": "digits", "n_steps": 5, **change})
+
+
+@pytest.mark.parametrize(
     ("text", "match"),
     [
         ("{", r"^recipe: expected JSON, got '\{'"),
+        ("[" * 100_000, r"^recipe: expected JSON, got '\[\[\["),
         ("[1]", r"^recipe: expected an object with keys among .*, got list"),
         (
             '{"task": "score", "data": "digits", "steps": 3}',

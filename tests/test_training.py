@@ -341,6 +341,90 @@ def test_a_checkpoint_of_another_architecture_or_recipe_is_refused(whole, tmp_pa
         train(replace(TINY, learning_rate=0.1), tmp_path, show_progress=False)
 
 
+def changed(path, tensors=None, **facts):
+    """Write a checkpoint again with some tensors and facts replaced; None takes one out."""
+    old_tensors, old_facts = checkpoints.read(path)
+    new = {key: value for key, value in {**old_tensors, **(tensors or {})}.items() if value is not None}
+    checkpoints.write(path, new, {key: value for key, value in {**old_facts, **facts}.items() if value is not None})
+
+
+FIRST = "optimizer.exp_avg.network.embed.1.weight"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "facts", "match"),
+    [
+        ({FIRST: torch.zeros(3)}, {}, r"another architecture: exp_avg.network.embed.1.weight is torch.float32 \(3,\)"),
+        ({FIRST: None}, {}, r"from another architecture: it lacks exp_avg.network.embed.1.weight"),
+        ({}, {"step": None}, r"step: expected an integer, got NoneType"),
+        ({}, {"step": "12"}, r"step-0000012.safetensors: step: expected an integer, got str"),
+        ({}, {"step": -5}, r"step: expected at least 0, got -5"),
+        ({}, {"step": 500}, r"step: expected at most 12, got 500"),
+        ({}, {"seconds": "long"}, r"seconds: expected a number, got 'long'"),
+        ({}, {"recipe": None}, r"step-0000012.safetensors: there is no recipe in it"),
+    ],
+)
+def test_a_checkpoint_whose_parts_do_not_fit_is_refused(whole, tmp_path, tensors, facts, match):
+    changed(copy_of(whole, tmp_path), tensors, **facts)
+    with pytest.raises((ValueError, TypeError), match=match):
+        train(TINY, tmp_path, show_progress=False)
+
+
+def test_of_two_checkpoints_the_refusal_of_the_newer_names_the_older(whole, tmp_path):
+    copy_of(whole, tmp_path).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"0000012.safetensors: damaged.*the run goes on from .*step-0000010.safetens"):
+        train(TINY, tmp_path, show_progress=False)
+    (tmp_path / "step-0000012.safetensors").unlink()
+    train(TINY, tmp_path, save_every=5, look_every=2, show_progress=False)
+    assert losses(tmp_path) == losses(whole)
+
+
+def test_other_files_in_the_folder_do_not_disturb(whole, tmp_path):
+    copy_of(whole, tmp_path).unlink()
+    (tmp_path / "step-abc.safetensors").mkdir()
+    (tmp_path / ".step-0000011.safetensors.4711").write_bytes(b"left by a killed write")
+    with (tmp_path / "log.csv").open("ab") as log:
+        log.write(b"ab,1,2,3,4\n\xff\xfe,,,,\n")
+    train(TINY, tmp_path, save_every=5, look_every=2, show_progress=False)
+    assert losses(tmp_path) == losses(whole)
+    assert not list(tmp_path.glob(".step*"))
+
+
+def test_checkpoints_are_in_the_order_of_their_steps(tmp_path):
+    for step in (9_999_999, 10_000_000, 2):
+        (tmp_path / f"step-{step:07d}.safetensors").touch()
+    names = [path.name for path in checkpoints_in(tmp_path)]
+    assert names == ["step-0000002.safetensors", "step-9999999.safetensors", "step-10000000.safetensors"]
+
+
+def test_one_folder_holds_one_run_at_a_time(tmp_path):
+    advance, seen = Run.advance, []
+
+    def meanwhile(self):
+        if not seen:
+            seen.append(1)
+            with pytest.raises(ValueError, match=r"another training runs in this folder"):
+                train(TINY, tmp_path, show_progress=False)
+        advance(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "advance", meanwhile)
+        train(TINY, tmp_path, show_progress=False)
+    assert list(losses(tmp_path)) == list(range(1, 13))
+    train(TINY, tmp_path, show_progress=False)  # the folder is free again
+
+
+def test_processes_on_cpus_agree_to_stop_after_every_step(monkeypatch):
+    asked = []
+    run = Run(TINY, None, training.default_accelerator(cpu=True), None, 1, None, False)
+    monkeypatch.setattr(run.accelerator.state, "num_processes", 2, raising=False)
+    monkeypatch.setattr(Run, "agree", lambda self, stop: asked.append(self.step) or False)
+    monkeypatch.setattr(Run, "advance", lambda self: setattr(self, "step", self.step + 1))
+    monkeypatch.setattr(Run, "look", lambda self: 0.0)
+    training._train(run, 500, 20, False)
+    assert asked == list(range(1, 13))
+
+
 def test_a_checkpoint_with_nan_is_refused(whole, tmp_path):
     path = copy_of(whole, tmp_path)
     tensors, facts = checkpoints.read(path)
