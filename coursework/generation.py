@@ -55,9 +55,9 @@ def generate(
 
     From the prior along the solver to t_min, then one last step to E[x_0 | x], which takes the remaining noise out.
     Batch i starts from noise that depends on (seed, i) alone, so the processes may share the batches in any way.
-    Raises FloatingPointError if samples are not finite.
     labels: long (N,), -1 = no label; None: the unconditional model. precision: "bfloat16" computes the network under
     autocast, the solver stays in float32. The model is moved to the accelerator's device.
+    Raises FloatingPointError if samples are not finite.
     """
     one_of(solver, tuple(SOLVERS), "solver")
     one_of(grid, tuple(GRIDS), "grid")

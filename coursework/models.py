@@ -36,21 +36,17 @@ def make(recipe: Recipe) -> ScoreModel | Classifier:
     n_classes = recipe.network.get("n_classes")
     if recipe.task == "score" and isinstance(n_classes, int) and n_classes < N_CLASSES:
         raise ValueError(f"network: n_classes is {n_classes}, {recipe.data} has {N_CLASSES}")
-    try:
-        return _make(recipe)
-    except TypeError as error:
-        raise TypeError(f"network: {error}" if not str(error).startswith("sde:") else str(error)) from None
-
-
-def _make(recipe: Recipe) -> ScoreModel | Classifier:
     channels, size, _ = SHAPES[recipe.data]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        if recipe.task == "classify":
-            return Classifier(N_CLASSES, channels, **recipe.network)
-        sde = make_sde(recipe)
-        network: nn.Module = UNet(size, channels, **recipe.network)
-        return ScoreModel(ScaledInput(network, sde) if recipe.sde["kind"] == "ve" else network, sde, recipe.prediction)
+        try:
+            if recipe.task == "classify":
+                return Classifier(N_CLASSES, channels, **recipe.network)
+            network: nn.Module = UNet(size, channels, **recipe.network)
+        except TypeError as error:
+            raise TypeError(f"network: {error}") from None
+    sde = make_sde(recipe)
+    return ScoreModel(ScaledInput(network, sde) if recipe.sde["kind"] == "ve" else network, sde, recipe.prediction)
 
 
 def labels_for(recipe: Recipe, n: int, label: int | None = None) -> torch.Tensor | None:

@@ -431,7 +431,7 @@ def _rows_until(log: Path, step: int) -> str:
     """The log's header and its rows up to the step."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     rows = [(line.split(",")[0], line) for line in lines[1:] if line.count(",") == len(COLUMNS) - 1]
-    kept = [line for number, line in rows if number.isdecimal() and int(number) <= step]
+    kept = [line for first, line in rows if first.isdecimal() and int(first) <= step]
     return "\n".join([",".join(COLUMNS), *kept]) + "\n"
 
 
