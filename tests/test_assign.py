@@ -19,8 +19,8 @@ from coursework import publishing
 from coursework.cli import app
 from coursework.grading import gradebook
 from coursework.grading.derivations import DERIVATIONS, of_lesson
-from coursework.grading.gradebook import without_html
 from coursework.grading.points import Points, PointsError, read_points
+from coursework.grading.rebuilding import without_html
 from coursework.grading.release import course_api, programs_of_this_python
 from tests.test_grading import LESSONS, ROOT, SLICED, rows
 

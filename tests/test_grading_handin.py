@@ -6,7 +6,7 @@ import json
 import pytest
 
 from coursework.grading import handin
-from coursework.grading.gradebook import without_html
+from coursework.grading.rebuilding import without_html
 from coursework.grading.wire import BadAnswer, _value
 
 LESSON = handin.Lesson("03_sliced_score_matching", {"3.4": "ssm_loss"})

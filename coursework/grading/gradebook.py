@@ -5,7 +5,6 @@ check. nbgrader's `autograde` then saves the grades from it, without its executi
 """
 
 import hashlib
-import html
 import re
 import shutil
 import tempfile
@@ -14,14 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import nbformat
-from nbformat import NotebookNode, v4
 
 from coursework._files import write_atomically
-from coursework.exercises.engine import Verdict, find
-from coursework.exercises.report import Box, verdict_box
 from coursework.grading import handin
 from coursework.grading.handin import HandIn, HandInError, Lesson
-from coursework.grading.marking import Mark
+from coursework.grading.rebuilding import rebuilt
 from coursework.grading.records import Record
 from coursework.grading.release import course_api, programs_of_this_python, reason
 
@@ -114,56 +110,3 @@ def _as_graded(record: Record, lesson: Lesson) -> HandIn:
     if hashlib.sha256(data).hexdigest() != record.digest:
         raise HandInError("its file has changed since it was graded")
     return handin.parse(data, lesson)
-
-
-def rebuilt(released: NotebookNode, handed_in: HandIn, marks: Iterable[Mark]) -> NotebookNode:
-    """The released notebook with a learner's answers and extra cells, and the outcome as the output of each check."""
-    by_exercise = {mark.exercise: mark for mark in marks}
-    before: dict[str, list[str]] = {}
-    extra: list[str] = []
-    sources: dict[str, str] = {}
-    for cell in handed_in.cells:
-        if cell.role == "exercise":
-            sources[cell.exercise], before[cell.exercise], extra = cell.source, extra, []
-        elif cell.role == "" and cell.source.strip():
-            extra.append(cell.source)
-    cells = []
-    for cell in released.cells:
-        own, name = cell.metadata.get("coursework", {}), cell.metadata.get("nbgrader", {}).get("grade_id")
-        if own.get("role") == "exercise" and own["id"] in sources:
-            cells += [v4.new_code_cell(text) for text in before[own["id"]]]
-            cell.source = sources[own["id"]]
-        elif own.get("role") == "check" and own["id"] in by_exercise:
-            cell.outputs = [output(by_exercise[own["id"]])]
-        elif name in handed_in.answers and cell.metadata.nbgrader.get("solution"):
-            cell.source = without_html(handed_in.answers[name])
-        cells.append(cell)
-    cells += [v4.new_code_cell(text) for text in extra]
-    released.cells = cells
-    return released
-
-
-def without_html(text: str) -> str:
-    """Markdown whose HTML tags are shown, not obeyed: feedback pages are opened in an instructor's browser."""
-    while (plain := html.unescape(text)) != text:
-        text = plain
-    text = re.sub(r"<(?=[A-Za-z/!?])", "< ", text)  # "&lt;" would be wrong in a formula
-    return re.sub(r"(?i)(script|data)(\\*):", r"\1\2 :", text)  # no link runs a script
-
-
-def output(mark: Mark) -> NotebookNode:
-    """What stands under a check: the outcome as a text, as an error where it earns nothing."""
-    text = repr(box(mark))
-    if mark.outcome == "passed":
-        return v4.new_output("stream", name="stdout", text=text + "\n")
-    return v4.new_output("error", ename="CheckFailed", evalue=mark.message or mark.outcome, traceback=text.splitlines())
-
-
-def box(mark: Mark) -> Box:
-    """The box that the exercise's check would show, without what a learner could do next in a notebook."""
-    verdict = Verdict(find(mark.exercise), mark.outcome, mark.message, mark.misconception or None, mark.printed)
-    shown = verdict_box(verdict)
-    lines = [f"This looks like a known mistake: {mark.misconception}"] if mark.misconception else []
-    lines += [mark.message] if mark.message else []
-    lines += [f"Your function printed:\n{mark.printed.strip()}"] if mark.printed.strip() else []
-    return Box(shown.kind, shown.headline, tuple(lines))
