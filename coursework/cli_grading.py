@@ -13,8 +13,9 @@ from coursework._command_line import INTERRUPTED, refuse
 
 if TYPE_CHECKING:
     from coursework.grading.classroom import Task
+    from coursework.grading.finding import Submission
     from coursework.grading.grader import Rules
-    from coursework.grading.handin import Lesson, Submission
+    from coursework.grading.handin import Lesson
     from coursework.grading.points import Points
     from coursework.grading.records import Records
 
@@ -135,8 +136,8 @@ def grade_class(
     """Grades a class and prints where the tables are."""
     from coursework.cli import termination_interrupts
     from coursework.grading.classroom import open_tasks, write_tables
+    from coursework.grading.finding import find_submissions
     from coursework.grading.grader import Rules
-    from coursework.grading.handin import find_submissions
     from coursework.grading.records import Records
 
     records = Records(out)

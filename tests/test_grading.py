@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from coursework.cli import app
 from coursework.exercises import engine
 from coursework.exercises.engine import Exercise, find, lesson_exercises
-from coursework.grading import handin, stage, wire
+from coursework.grading import finding, handin, stage, wire
 from coursework.grading.classroom import grade_here, open_tasks
 from coursework.grading.grader import BUDGET, Grader, Rules
 from coursework.grading.handin import Cell, HandIn, Lesson
@@ -470,7 +470,7 @@ def test_a_class_is_graded_once_and_only_what_changed_again(school, tmp_path, mo
 
 def test_a_corrected_exercise_is_graded_again_and_no_other(school, tmp_path, monkeypatch):
     lessons = [lesson for lesson in LESSONS if lesson.number in (0, 3)]
-    submissions, _ = handin.find_submissions(school, lessons)
+    submissions, _ = finding.find_submissions(school, lessons)
     records = Records(tmp_path / "out")
     for record in grade_here(open_tasks(submissions, lessons, RULES, records), RULES):
         records.write(record)

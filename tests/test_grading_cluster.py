@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from coursework.cli import app
-from coursework.grading import handin
+from coursework.grading import finding
 from coursework.grading.classroom import Task, grade_here, open_tasks
 from coursework.grading.cluster import grade_on_worker
 from coursework.grading.grader import Rules
@@ -97,7 +97,7 @@ def test_an_address_where_no_scheduler_answers_is_refused(school, tmp_path, monk
 
 
 def test_a_worker_with_another_version_of_the_course_says_so(school, tmp_path):
-    submissions, _ = handin.find_submissions(school, LESSONS)
+    submissions, _ = finding.find_submissions(school, LESSONS)
     task = next(iter(open_tasks(submissions[:1], LESSONS, Rules("x"), Records(tmp_path / "out"))))
     other = Task(task.submission, task.lesson, task.handed_in, task.digest, "another")
     with pytest.raises(SandboxError, match="another version of the course"):
@@ -105,7 +105,7 @@ def test_a_worker_with_another_version_of_the_course_says_so(school, tmp_path):
 
 
 def test_jobs_on_one_machine_grade_like_one(school, tmp_path):
-    submissions, _ = handin.find_submissions(school, LESSONS)
+    submissions, _ = finding.find_submissions(school, LESSONS)
     rules, found = Rules("x"), {}
     for jobs in (1, 3):
         tasks = open_tasks(submissions[:6], LESSONS, rules, Records(tmp_path / "out"))

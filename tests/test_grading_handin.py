@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from coursework.grading import handin
+from coursework.grading import finding, handin
 from coursework.grading.rebuilding import without_html
 from coursework.grading.wire import BadAnswer, _value
 
@@ -37,8 +37,8 @@ def test_a_long_derivation_is_cut_off_and_says_so():
 
 
 def test_a_folder_that_cannot_be_read_holds_nothing(tmp_path):
-    assert handin._entries(tmp_path / "gone") == []
-    assert handin._entries(tmp_path / ("x" * 5000)) == []
+    assert finding._entries(tmp_path / "gone") == []
+    assert finding._entries(tmp_path / ("x" * 5000)) == []
 
 
 def test_a_number_that_no_float_can_hold_is_a_bad_answer():

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from coursework.exercises.engine import find
-from coursework.grading import handin
+from coursework.grading import finding, handin
 from coursework.grading.grader import Grader, Rules
 from coursework.grading.handin import Cell, HandIn, Lesson
 from coursework.grading.stage import PACKAGE
@@ -197,7 +197,7 @@ def test_links_pipes_and_huge_files_are_not_read(tmp_path):
     (student / "03_sliced_score_matching.ipynb").symlink_to(tmp_path / "secret.ipynb")
     (student / "folder").symlink_to(tmp_path)
     os.mkfifo(student / "03.ipynb")
-    assert handin.find_submissions(tmp_path, [LESSON]) == ([], [])
+    assert finding.find_submissions(tmp_path, [LESSON]) == ([], [])
     with pytest.raises(handin.HandInError, match="no plain file"):
         handin.content(student / "03.ipynb")
     with (student / "03 large.ipynb").open("wb") as file:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from coursework._files import write_atomically
 from coursework.grading import handin
+from coursework.grading.finding import Submission
 from coursework.grading.grader import Grader, Rules
-from coursework.grading.handin import HandIn, HandInError, Lesson, Submission
+from coursework.grading.handin import HandIn, HandInError, Lesson
 from coursework.grading.points import Points
 from coursework.grading.records import Record, Records, table
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from coursework._files import write_atomically
-from coursework.grading.handin import Submission
+from coursework.grading.finding import Submission
 from coursework.grading.marking import Mark
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would calculate a cell that begins with one of these
