@@ -39,7 +39,8 @@ class Exercise:
     """One exercise. `draw(generator)` gives the arguments of a fresh case; `reference(*arguments)` the exact answer.
 
     `observe(function, arguments)` returns the tensors that are compared, by name; the default is the returned value.
-    Values count as equal within `rtol` times the largest expected value.
+    Values count as equal within `rtol` times the largest expected value. `uses` is what an answer may call of this
+    package beside its arguments themselves: dotted names of functions and methods, "coursework.sdes.SDE.alpha".
     """
 
     id: str
@@ -50,6 +51,7 @@ class Exercise:
     hints: tuple[str, ...]
     observe: Callable[[Callable[..., Any], tuple[Any, ...]], Observed] = field(default=result)
     rtol: float = 1e-6
+    uses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

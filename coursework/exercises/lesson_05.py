@@ -270,6 +270,7 @@ RATIO = Exercise(
     title="the acceptance ratio",
     reference=log_ratio,
     draw=_draw_ratio,
+    uses=("coursework.distributions.GaussianMixture.log_prob", "coursework.distributions.GaussianMixture.score"),
     misconceptions=(
         Misconception(
             "the proposal's densities are missing (or cancel). They do not cancel: the way from x to y uses the score at x, the "

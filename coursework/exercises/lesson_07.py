@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 
 from coursework.exercises.draws import covariances, normal, uniform
 from coursework.exercises.engine import Exercise, Misconception
+from coursework.exercises.uses import COEFFICIENTS
 from coursework.sdes import SDE, VPSDE, SubVPSDE
 
 Function = Callable[[Tensor], Tensor]
@@ -48,6 +49,7 @@ STEP = Exercise(
     title="one step forwards",
     reference=forward_step,
     draw=_draw_step,
+    uses=COEFFICIENTS,
     misconceptions=(
         Misconception(
             "you multiply the noise by h. Brownian motion moves by sqrt(h) z in a time h; with h z the noise of n steps adds up to "

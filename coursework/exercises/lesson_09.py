@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 from coursework import probability_flow, sdes
 from coursework.exercises.draws import normal, uniform
 from coursework.exercises.engine import Exercise, Misconception, Observed
+from coursework.exercises.uses import COEFFICIENTS
 from coursework.sdes import SDE, VESDE, VPSDE
 
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -81,6 +82,7 @@ EULER = Exercise(
     reference=euler_step,
     draw=_draw_step,
     observe=_both_ways,
+    uses=COEFFICIENTS,
     misconceptions=(
         Misconception(
             "you use the drift of the reverse SDE, f x - g^2 s, with the whole score. Its noise would widen the cloud again; "
@@ -205,6 +207,7 @@ HEUN = Exercise(
     reference=heun_step,
     draw=_draw_step,
     observe=_both_ways,
+    uses=COEFFICIENTS,
     misconceptions=(
         Misconception(
             "this is the first circulating sampler: with h = t - t' > 0 and a plus it walks away from where it should go. "
@@ -420,6 +423,7 @@ KARRAS = Exercise(
     title="a grid of times",
     reference=karras_grid,
     draw=_draw_grid,
+    uses=(*COEFFICIENTS, "coursework.sdes.SDE.time_of_log_snr"),
     misconceptions=(
         Misconception(
             "rho is upside down: q^(1 / rho) is equally spaced, not q^rho. Yours crowds the large levels.",
@@ -531,6 +535,7 @@ VARIANCE = Exercise(
     title="a score that is too strong",
     reference=flow_variance,
     draw=_draw_variance,
+    uses=COEFFICIENTS,
     misconceptions=(
         Misconception(
             "you answer with the exact variance of the law at t_min: that is what strength = 1 gives.",

@@ -12,6 +12,7 @@ from coursework import likelihood
 from coursework._arguments import flat_sum
 from coursework.exercises.draws import normal, uniform
 from coursework.exercises.engine import Exercise, Misconception, Observed
+from coursework.exercises.uses import COEFFICIENTS
 from coursework.sdes import SDE, VESDE, VPSDE
 
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -91,6 +92,7 @@ RATES = Exercise(
     reference=joint_rates,
     draw=_draw_rates,
     observe=_two,
+    uses=COEFFICIENTS,
     misconceptions=(
         Misconception(
             "the divergence of f x is f D, not f: every one of the D coordinates contributes f.",
@@ -406,6 +408,7 @@ LIKELIHOOD = Exercise(
     title="a likelihood with the wrong sign",
     reference=flow_log_likelihood,
     draw=_draw_likelihood,
+    uses=(*COEFFICIENTS, "coursework.sdes.SDE.prior_log_prob", "coursework.sdes.SDE.prior_std"),
     misconceptions=(
         Misconception(
             "this is the circulating sign. log p falls by div v along the path, so at the start it is higher by the integral: add "
@@ -688,6 +691,7 @@ LIKELIHOOD_WEIGHT = Exercise(
     title="the weighting that bounds the likelihood",
     reference=likelihood_loss,
     draw=_draw_weights,
+    uses=COEFFICIENTS,
     misconceptions=(
         Misconception(
             "g^2 weights the error of the score. The error of the noise is sigma times that, so its weight is g^2 / sigma^2.",

@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 
 from coursework.exercises.draws import covariances, normal, uniform
 from coursework.exercises.engine import Exercise, Misconception, Observed
+from coursework.exercises.uses import COEFFICIENTS
 from coursework.sdes import SDE, VESDE, VPSDE, SubVPSDE
 
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -629,6 +630,7 @@ PSEUDOINVERSE = Exercise(
     title="pseudo-inverse guidance",
     reference=pseudoinverse_guided,
     draw=_draw_pseudoinverse,
+    uses=COEFFICIENTS,
     misconceptions=(
         Misconception(
             "this is DPS: it takes x_0 for its estimate exactly. Pseudo-inverse guidance adds r^2 A A^T to the variance.",
@@ -767,6 +769,7 @@ REPLACE = Exercise(
     reference=replace_and_return,
     draw=_draw_replace,
     observe=_two_states,
+    uses=(*COEFFICIENTS, "coursework.sdes.SDE.perturb"),
     misconceptions=(
         Misconception(
             "the known part is noised to t, but after the step the state is at the time s.",
