@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import typer
+from tqdm import tqdm
 
 from coursework import run_parameters
+from coursework._names import shown
 
 REFUSED, INTERRUPTED = 2, 130
 
 
+def say(line: str, file: IO[str] | None = None) -> None:
+    """Prints a line beside a progress bar: what strangers named or wrote is in it, and nothing of it is obeyed.
+
+    file: where to; the standard output where it is None.
+    """
+    tqdm.write(shown(line), file=file)
+
+
+def forgiving_output() -> None:
+    """Lets the terminal's encoding refuse no character: what it lacks is written out."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def refuse(message: str) -> NoReturn:
     """Ends the command with a message and status 2."""
-    print(f"coursework: {message}", file=sys.stderr)
+    say(f"coursework: {message}", sys.stderr)
     raise typer.Exit(REFUSED)
 
 

@@ -13,10 +13,16 @@ import typer
 from tqdm import tqdm
 
 from coursework import cli_grading, cli_models, environment, running
-from coursework._command_line import INTERRUPTED, PairsCommand, read_parameters, refuse
+from coursework._command_line import INTERRUPTED, PairsCommand, forgiving_output, read_parameters, refuse
 from coursework.run_reports import ReportError, Reports
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
+app = typer.Typer(
+    help=__doc__,
+    callback=forgiving_output,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
 app.add_typer(cli_models.app)
 app.add_typer(cli_grading.app)
 MARKS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}

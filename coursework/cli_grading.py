@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coursework import running
-from coursework._command_line import INTERRUPTED, refuse
+from coursework._command_line import INTERRUPTED, refuse, say
 
 if TYPE_CHECKING:
+    from coursework.grading.class_list import ClassList
     from coursework.grading.classroom import Task
-    from coursework.grading.finding import Submission
+    from coursework.grading.finding import Intake, Submission
     from coursework.grading.grader import Rules
     from coursework.grading.handin import Lesson
     from coursework.grading.points import Points
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+Students = Annotated[
+    Path | None,
+    typer.Option("--students", metavar="LIST.csv", help="the class list: everybody has a row in the tables"),
+]
 PointsFile = Annotated[Path | None, typer.Option("--points", help="points.yaml; every exercise is worth 1 without it")]
 
 
@@ -43,18 +48,32 @@ def read_points(path: Path | None) -> Points:
 
 
 def lessons_named(root: Path, names: list[str]) -> list[Lesson]:
-    """The lessons that the names pick, all without names, or the end of the command."""
+    """The lessons of the course that the names pick, all without names, or the end of the command."""
     from coursework.grading.handin import course_lessons
     from coursework.publishing import PublishError
 
     try:
-        lessons = course_lessons(root)
+        return chosen(course_lessons(root), names)
     except PublishError as error:
         refuse(str(error))
+
+
+def chosen(lessons: list[Lesson], names: list[str]) -> list[Lesson]:
+    """Those of the lessons that the names pick, all without names, or the end of the command."""
     for name in names:
         if not any(running.matches(lesson.name, name) for lesson in lessons):
             refuse(f"no lesson {name!r} with exercises; there are {', '.join(lesson.name for lesson in lessons)}")
     return [lesson for lesson in lessons if not names or any(running.matches(lesson.name, name) for name in names)]
+
+
+def read_students(path: Path | None) -> ClassList | None:
+    """The class list, None without one, or the end of the command."""
+    from coursework.grading.class_list import ClassListError, read_class_list
+
+    try:
+        return read_class_list(path) if path is not None else None
+    except (ClassListError, OSError) as error:
+        refuse(f"students: {error}")
 
 
 @app.command()
@@ -74,7 +93,8 @@ def assign(
         written = release(root, lessons, worth, out)
     except (AssignError, PublishError, OSError) as error:
         refuse(str(error))
-    print("\n".join(str(path) for path in written))
+    for path in written:
+        say(str(path))
 
 
 @app.command()
@@ -83,6 +103,7 @@ def grade(
     out: Annotated[Path, typer.Option("--out", help="the folder for records, tables and feedback")],
     lesson: Annotated[list[str] | None, typer.Option("--lesson", help="only this lesson; repeatable")] = None,
     points: PointsFile = None,
+    students: Students = None,
     jobs: Annotated[int, typer.Option(help="submissions that are graded at the same time")] = 1,
     scheduler: Annotated[str, typer.Option(help="address of a Dask scheduler whose workers grade")] = "",
     course: Annotated[
@@ -103,14 +124,31 @@ def grade(
         refuse(f"submissions: {submissions} is no folder")
     if jobs < 1:
         refuse(f"jobs: expected at least 1, got {jobs}")
-    worth, lessons = read_points(points), lessons_named(root, lesson or [])
+    worth, people, course_lessons = read_points(points), read_students(students), lessons_named(root, [])
+    lessons = chosen(course_lessons, lesson or [])
     check_exercises(allow_reference or [], lessons)
+    intake = find(submissions, lessons, course_lessons, people)
     options = {"jobs": jobs, "scheduler": scheduler, "course": course, "again": again}
     try:
-        grade_class(submissions, out, lessons, worth, allow_reference or [], **options)
+        grade_class(intake, out, lessons, worth, allow_reference or [], **options)
     except KeyboardInterrupt:
         print("coursework: interrupted; the same command goes on where it stopped", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def find(folder: Path, lessons: list[Lesson], course: list[Lesson], people: ClassList | None) -> Intake:
+    """What is in the folder of submissions, or the end of the command; notes are printed."""
+    from coursework.grading.finding import FindingError, find_submissions
+
+    try:
+        intake = find_submissions(folder, lessons, course, people)
+    except FindingError as error:
+        refuse(f"submissions: {error}")
+    if not intake.submissions:
+        refuse(f"submissions: {folder} holds no notebook of {', '.join(lesson.name for lesson in lessons)}")
+    for note in intake.notes:
+        say(f"note: {note}", file=sys.stderr)
+    return intake
 
 
 def check_exercises(ids: list[str], lessons: list[Lesson]) -> None:
@@ -122,7 +160,7 @@ def check_exercises(ids: list[str], lessons: list[Lesson]) -> None:
 
 
 def grade_class(
-    folder: Path,
+    intake: Intake,
     out: Path,
     lessons: list[Lesson],
     worth: Points,
@@ -136,18 +174,12 @@ def grade_class(
     """Grades a class and prints where the tables are."""
     from coursework.cli import termination_interrupts
     from coursework.grading.classroom import open_tasks, write_tables
-    from coursework.grading.finding import find_submissions
     from coursework.grading.grader import Rules
     from coursework.grading.records import Records
 
-    records = Records(out)
-    found, remarks = find_submissions(folder, lessons)
-    if not found:
-        refuse(f"submissions: {folder} holds no notebook of {', '.join(lesson.name for lesson in lessons)}")
+    records, found = Records(out), intake.submissions
     handed_in = [lesson for lesson in lessons if lesson.name in {submission.lesson for submission in found}]
     check_course(course, handed_in)
-    for remark in remarks:
-        print(f"note: {remark}", file=sys.stderr)
     rules = Rules(records.secret(), tuple(sorted(allowed)))
     tasks = list(open_tasks(found, lessons, rules, records, again=again))
     if len(tasks) < len(found):
@@ -158,7 +190,8 @@ def grade_class(
             save_grades(records, found, graded, handed_in, course)
     tables = write_tables(records, found, lessons, worth)
     tables += write_imports(records, found, lessons, worth, course)
-    print("\n".join(str(path) for path in tables))
+    for path in tables:
+        say(str(path))
 
 
 def write_imports(
@@ -195,7 +228,7 @@ def follow(tasks: list[Task], rules: Rules, records: Records, jobs: int, schedul
     from coursework.grading.service import SandboxError
 
     def warn(missing: str) -> None:
-        tqdm.write(f"warning: {UNPROTECTED}: {missing}", file=sys.stderr)
+        say(f"warning: {UNPROTECTED}: {missing}", file=sys.stderr)
 
     done: set[str] = set()
     if not tasks:
@@ -214,9 +247,9 @@ def follow(tasks: list[Task], rules: Rules, records: Records, jobs: int, schedul
                 bar.update()
                 passed = sum(mark.outcome == "passed" for mark in record.marks)
                 flags = "".join(f", {mark.exercise} {mark.flag}" for mark in record.marks if mark.flag)
-                tqdm.write(f"{record.submission.key}: {passed} of {len(record.marks)} passed{flags}")
+                say(f"{record.submission.key}: {passed} of {len(record.marks)} passed{flags}")
                 for remark in record.remarks:
-                    tqdm.write(f"note: {record.submission.key}: {remark}", file=sys.stderr)
+                    say(f"note: {record.submission.key}: {remark}", file=sys.stderr)
     except (SandboxError, OSError) as error:
         refuse(str(error))
     return done
@@ -238,7 +271,7 @@ def save_grades(
     kept = [record for submission in lacking if (record := records.read(submission)) is not None]
 
     def note(problem: str) -> None:
-        tqdm.write(f"note: {problem}", file=sys.stderr)
+        say(f"note: {problem}", file=sys.stderr)
 
     for _ in tqdm(save(kept, lessons, course, note), total=len(kept), unit="page", disable=None, leave=False):
         pass

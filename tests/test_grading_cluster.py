@@ -97,7 +97,7 @@ def test_an_address_where_no_scheduler_answers_is_refused(school, tmp_path, monk
 
 
 def test_a_worker_with_another_version_of_the_course_says_so(school, tmp_path):
-    submissions, _ = finding.find_submissions(school, LESSONS)
+    submissions = finding.find_submissions(school, LESSONS).submissions
     task = next(iter(open_tasks(submissions[:1], LESSONS, Rules("x"), Records(tmp_path / "out"))))
     other = Task(task.submission, task.lesson, task.handed_in, task.digest, "another")
     with pytest.raises(SandboxError, match="another version of the course"):
@@ -105,7 +105,7 @@ def test_a_worker_with_another_version_of_the_course_says_so(school, tmp_path):
 
 
 def test_jobs_on_one_machine_grade_like_one(school, tmp_path):
-    submissions, _ = finding.find_submissions(school, LESSONS)
+    submissions = finding.find_submissions(school, LESSONS).submissions
     rules, found = Rules("x"), {}
     for jobs in (1, 3):
         tasks = open_tasks(submissions[:6], LESSONS, rules, Records(tmp_path / "out"))

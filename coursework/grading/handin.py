@@ -86,20 +86,32 @@ def content(path: Path) -> bytes:
 def parse(data: bytes, lesson: Lesson) -> HandIn:
     """The code cells of a submission. One that is no notebook gives a HandIn that says so."""
     try:
-        found = json.loads(data)["cells"]
-        if len(found) > MOST_CELLS:
-            return HandIn(problem=f"it holds more than {MOST_CELLS:,} cells")
-        cells = [_cell(cell, lesson) for cell in found if cell.get("cell_type") == "code"]
-        answers = dict(_answer(cell) for cell in found if cell.get("cell_type") == "markdown")
-    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
-        return HandIn(problem="it is not a notebook")
+        found = cells_of(data)
+    except HandInError as error:
+        return HandIn(problem=str(error))
+    cells = [_cell(cell, lesson) for cell in found if cell.get("cell_type") == "code"]
+    answers = dict(_answer(cell) for cell in found if cell.get("cell_type") == "markdown")
     if sum(len(cell.source) for cell in cells) > LONGEST:
         return HandIn(problem="it holds more than a million characters of code")
     answers = {name: text for name, text in answers.items() if name.startswith("derivation-")}
     return replace(_complete(cells, lesson), answers=answers)
 
 
-def _source(cell: dict) -> str:
+def cells_of(data: bytes) -> list[dict]:
+    """The cells of a notebook. Raises HandInError where it is none."""
+    try:
+        found = json.loads(data)["cells"]
+    except (ValueError, RecursionError, TypeError, KeyError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(cell, dict) for cell in found):
+        raise HandInError("it is not a notebook")
+    if len(found) > MOST_CELLS:
+        raise HandInError(f"it holds more than {MOST_CELLS:,} cells")
+    return found
+
+
+def source_of(cell: dict) -> str:
+    """The text of a cell."""
     source = cell.get("source", "")
     text = source if isinstance(source, str) else "".join(map(str, source)) if isinstance(source, list) else ""
     return text.encode("utf-8", "replace").decode()  # JSON can hold halves of characters, which no file can
@@ -107,21 +119,24 @@ def _source(cell: dict) -> str:
 
 def _answer(cell: dict) -> tuple[str, str]:
     name = str(_table(_table(cell.get("metadata")).get("nbgrader")).get("grade_id", ""))
-    text = _source(cell)
+    text = source_of(cell)
     cut = f"\n\n(Cut off here, after {LONGEST_ANSWER:,} characters.)" if len(text) > LONGEST_ANSWER else ""
     return name, text[:LONGEST_ANSWER] + cut
 
 
-def _cell(cell: dict, lesson: Lesson) -> Cell:
-    text = _source(cell)
+def mark_of(cell: dict) -> tuple[str, str]:
+    """The role and the exercise's id that a cell bears, of the course's marks or nbgrader's; "" for what it lacks."""
     metadata = _table(cell.get("metadata"))
-    own, marked = (
-        _table(metadata.get("coursework")),
-        ID.fullmatch(str(_table(metadata.get("nbgrader")).get("grade_id"))),
-    )
-    role, exercise = own.get("role"), str(own.get("id", ""))
+    marked = ID.fullmatch(str(_table(metadata.get("nbgrader")).get("grade_id")))
     if marked:
-        role, exercise = marked[1], f"{int(marked[2])}.{int(marked[3])}"
+        return marked[1], f"{int(marked[2])}.{int(marked[3])}"
+    own = _table(metadata.get("coursework"))
+    return str(own.get("role", "")), str(own.get("id", ""))
+
+
+def _cell(cell: dict, lesson: Lesson) -> Cell:
+    text = source_of(cell)
+    role, exercise = mark_of(cell)
     if role in ("check", "exercise"):
         return Cell(text, role, exercise) if exercise in lesson.functions else Cell(text)
     return Cell(text, role if role in ("setup", "lesson") else "")

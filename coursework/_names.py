@@ -1,0 +1,51 @@
+"""Names and texts of strangers, made harmless: in a terminal, in paths, and in pages of HTML."""
+
+import hashlib
+import unicodedata
+
+LONGEST = 120  # bytes of a name in a path: a file system takes 255, and what is put to it needs some
+
+
+def shown(text: str, keep: str = "") -> str:
+    """A text on one line in which nothing is obeyed.
+
+    Control characters, halves of characters and marks that turn the direction of writing are written out, such as
+    \\x1b or \\u202e, except those in `keep`.
+    """
+    return "".join(c if c.isprintable() or c in keep else _escaped(c) for c in text)
+
+
+def student_name(folder: str) -> str:
+    """The name of a student's folder, as it is shown and stored; different folders have different names.
+
+    It can be a file's name. Spaces at its ends are written out: "    Points Possible" is a row of Canvas' own tables.
+    """
+    name = shown(folder.replace("\\", "\\\\"))
+    start, end = len(name) - len(name.lstrip()), len(name.rstrip())
+    name = "".join(c if start <= i < end else _escaped(c) for i, c in enumerate(name))
+    return name if len(name.encode()) <= LONGEST else _shortened(name, name)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte that is no UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
+
+
+def safe_id(name: str) -> str:
+    """The name itself where it may stand in a path, a glob pattern and HTML; else letters of it and a digest."""
+    plain = "".join(c if c.isalnum() or c in " ._@-" else "_" for c in unicodedata.normalize("NFC", name))
+    if plain == name and len(name.encode()) <= LONGEST and name[0].isalnum() and name[-1] not in ". ":
+        return name
+    return _shortened(plain.strip(" ._@-") or "student", name)
+
+
+def _shortened(start: str, name: str) -> str:
+    """What a name starts with, and a digest of it all."""
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:10]
+    return f"{start.encode()[: LONGEST - 11].decode(errors='ignore').rstrip()}-{digest}"
+
+
+def same(name: str) -> str:
+    """Equal for names that differ in case, spaces or the composition of their letters only."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
