@@ -191,13 +191,13 @@ def test_what_is_no_notebook_is_not_attempted(data, grader):
 
 
 def test_links_pipes_and_huge_files_are_not_read(tmp_path):
-    student = tmp_path / "eve"
-    student.mkdir()
+    student = tmp_path / "school" / "eve"
+    student.mkdir(parents=True)
     (tmp_path / "secret.ipynb").write_text(json.dumps(solved()))
     (student / "03_sliced_score_matching.ipynb").symlink_to(tmp_path / "secret.ipynb")
     (student / "folder").symlink_to(tmp_path)
     os.mkfifo(student / "03.ipynb")
-    intake = finding.find_submissions(tmp_path, [LESSON])
+    intake = finding.find_submissions(student.parent, [LESSON])
     assert (intake.submissions, intake.students, intake.notes) == ([], ["eve"], [])
     with pytest.raises(handin.HandInError, match="no plain file"):
         handin.content(student / "03.ipynb")
