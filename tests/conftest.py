@@ -1,16 +1,69 @@
 """Shared fixtures."""
 
+import contextlib
 import signal
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+from coursework.data import files
+from tests import needs
+from tests.rounding import Rounding
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # What a shell starts in the background ignores Ctrl-C, and so would the commands that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # torch gives some warnings once a process: a test would then fail or pass by what ran before it.
 torch.set_warn_always(True)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`pytest --rounding`: see tests/rounding.py."""
+    parser.addoption("--rounding", action="store_true", help="every product, sum and function is off in its last bit")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test with its fixtures, with --rounding under the arithmetic of another processor."""
+    with Rounding() if item.config.getoption("rounding") else contextlib.nullcontext():
+        return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test that needs what this machine lacks is skipped before its fixtures begin, or fails where it must run."""
+    for name in _needs(item):
+        if reason := needs.missing(name):
+            (pytest.fail if needs.demanded(name) else pytest.skip)(reason)
+
+
+def _needs(item: pytest.Item) -> list[str]:
+    return [name for marker in item.iter_markers("needs") for name in marker.args]
+
+
+@pytest.fixture(autouse=True)
+def no_fashion_mnist_for_others(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests that do not say that they need Fashion-MNIST see none, so that they pass where there is none."""
+    if "fashion-mnist" not in _needs(request.node):
+        monkeypatch.delenv(files.VARIABLE, raising=False)
+        monkeypatch.setattr(files, "SYSTEM_FOLDER", files.SYSTEM_FOLDER / "hidden")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator["Browser"]:
+    """Chromium without a window; its tests need("chromium")."""
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=needs.CHROMIUM, args=flags)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

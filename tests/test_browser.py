@@ -19,16 +19,10 @@ from nbformat import v4
 
 from tests.explorer_cells import LESSONS, explorer_cells
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-IN_CI = os.environ.get("COURSEWORK_CI") == "1"
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 SHOTS = Path(__file__).parent.parent / "build" / "browser"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM and not IN_CI, reason="no Chromium found (Debian: apt install chromium)"),
-]
+pytestmark = pytest.mark.needs("chromium")
 
 READY = """() => {
     const app = window.jupyterapp, panel = app?.shell.currentWidget;
@@ -111,16 +105,12 @@ def _wait_for(address):
 
 
 @pytest.fixture(scope="module")
-def page():
-    """A page in headless Chromium that collects its console's errors."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.set_default_timeout(60_000)
-        yield page
-        browser.close()
+def page(chromium):
+    """A page in headless Chromium."""
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(60_000)
+    yield page
+    page.close()
 
 
 def run_all(page, address):

@@ -238,9 +238,8 @@ def test_load_refuses_bad_arguments(options, error, message):
 # ---------------------------------------------------------------- Fashion-MNIST, the real one
 
 
+@pytest.mark.needs("fashion-mnist")
 def test_real_fashion_mnist_has_its_published_size_and_moments():
-    if default_images() != "fashion-mnist":
-        pytest.skip("Fashion-MNIST is not on this machine")
     train, test = load("fashion-mnist", download=False), load("fashion-mnist", split="test", download=False)
     assert train.images.shape == (60_000, 1, 28, 28)
     assert test.images.shape == (10_000, 1, 28, 28)

@@ -154,7 +154,7 @@ def test_score_of_a_gaussian_is_linear_and_zero_at_its_mean():
     x = points(6, 4)
     score = GaussianMixture(means, covariances).score(x)
     torch.testing.assert_close(score, torch.linalg.solve(covariances[0], (means - x).T).T, rtol=1e-11, atol=1e-11)
-    assert GaussianMixture(means, covariances).score(means).abs().max() == 0
+    assert GaussianMixture(means, covariances).score(means).abs().max() < 1e-13
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -164,7 +164,7 @@ def test_midpoint_of_two_equal_modes_is_a_saddle(kind):
     forms = {"isotropic": variance, "diagonal": variance[:, None].expand(2, 3), "full": full_covariances(variance, 3)}
     mixture = GaussianMixture(torch.stack([m, -m]), forms[kind])
     x = torch.zeros(1, 3, dtype=torch.float64)
-    assert mixture.score(x).abs().max() < 1e-15
+    assert mixture.score(x).abs().max() < 1e-13
     # along the line of the modes -1/v + |m|^2/v^2, across it -1/v
     expected = torch.tensor([-1 / 0.5, -1 / 0.5, -1 / 0.5 + 4 / 0.25], dtype=torch.float64)
     torch.testing.assert_close(torch.linalg.eigvalsh(jacobian(mixture, x)[0]), expected, rtol=1e-12, atol=1e-12)

@@ -18,6 +18,8 @@ from coursework.grading.handin import Cell, HandIn, Lesson
 from coursework.grading.stage import PACKAGE
 from tests.hostile import HOSTILES, RIGHT, WRONG, Hostile, inside
 
+pytestmark = pytest.mark.needs("namespaces")
+
 LESSON = Lesson("03_sliced_score_matching", {"3.4": "ssm_loss", "3.6": "fitted_slopes"})
 SETUP = "import torch\nfrom torch.func import jvp\nfrom coursework.exercises import NotAttempted, check\n"
 NEIGHBOUR = """
@@ -72,8 +74,6 @@ def grader(canary):
     """One grader for all of them: what one does must not reach the next."""
     with pytest.MonkeyPatch.context() as patch, Grader(Rules("a secret for tests")) as grader:
         patch.setattr("coursework.grading.grader.LONGEST", 2.0)
-        if grader.missing and os.environ.get("COURSEWORK_NAMESPACES") != "1":  # containers of CI services forbid them
-            pytest.skip(f"this system cannot shut learners' code in: {grader.missing}")
         assert grader.missing == ()
         yield grader
 

@@ -132,7 +132,7 @@ def test_float32_differs_from_float64_by_rounding_only(solver, generator):
     assert (out[0].double() - out[1]).abs().max() < 2e-4
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.needs("gpu")
 @each_solver
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_on_the_gpu_without_a_synchronisation(solver, dtype):
@@ -356,7 +356,7 @@ def test_methods_that_ask_the_score_at_the_end_refuse_an_end_without_noise(solve
         assert torch.isfinite(other(linear_score, VPSDE(), torch.ones(4, 3), torch.tensor([1.0, 0.5, 0.0]))).all()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.needs("gpu")
 def test_a_generator_of_another_device_is_refused_on_the_gpu():
     with pytest.raises(ValueError, match=r"^generator: expected one on cpu like x, got one on cuda"):
         euler_maruyama(

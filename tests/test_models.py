@@ -89,7 +89,11 @@ def test_every_model_has_a_card(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "least"), [("digits-classifier", "digits", 0.95), ("fashion-classifier", "fashion-mnist", 0.91)]
+    ("name", "data", "least"),
+    [
+        ("digits-classifier", "digits", 0.95),
+        pytest.param("fashion-classifier", "fashion-mnist", 0.91, marks=pytest.mark.needs("fashion-mnist")),
+    ],
 )
 def test_classifiers_know_their_classes(name, data, least):
     classifier, held_out = models.load(name), load(data, split="test")
@@ -114,6 +118,7 @@ def test_digits_are_sure_varied_and_no_copies(name):
         assert numbers.frechet < 10 * numbers.floor_frechet
 
 
+@pytest.mark.needs("fashion-mnist")
 @pytest.mark.parametrize(("name", "most", "confidence"), [("fashion-ncsn", 5, 0.75), ("fashion-vp", 1.5, 0.85)])
 def test_fashion_images_are_near_the_floor(name, most, confidence, monkeypatch):
     """200 images only, where both distances have the bias of 200 images, beside 20,000 training images."""

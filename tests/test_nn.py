@@ -318,7 +318,7 @@ def test_other_ways_of_computing_agree(way):
     assert (float(error) > 1e-4) == (way == "bfloat16")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.needs("gpu")
 def test_compiled_in_bfloat16_and_channels_last_on_the_gpu():
     network = awake(unet(28, 1, widths=(32, 64, 64), attention_at=(7,), n_classes=10)).float().cuda()
     x, t, label = torch.randn(6, 1, 28, 28).cuda(), torch.linspace(0, 1, 6).cuda(), torch.arange(6).cuda()

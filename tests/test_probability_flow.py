@@ -1,14 +1,13 @@
 """Probability-flow solvers: measured orders, closed-form flows, scipy, marginals along time, round trips."""
 
 import math
-import os
 
 import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from coursework.data import available, load
+from coursework.data import load
 from coursework.distributions import GaussianMixture, exact_score
 from coursework.metrics import energy_test
 from coursework.probability_flow import adaptive, decode, encode, euler, heun, interpolate, rk4
@@ -222,18 +221,16 @@ def test_a_wrong_prior_ruins_the_flow(generator):
 # -- encode, decode, interpolate -------------------------------------------------------------------------------------
 
 
-def smoothed_images():
-    """2,000 training images as a mixture of Gaussians of standard deviation 0.1."""
-    name = "fashion-mnist" if available()["fashion-mnist"] else "digits"
-    if os.environ.get("COURSEWORK_CI") == "1":
-        assert name == "fashion-mnist"
+def smoothed_images(name):
+    """Up to 2,000 training images as a mixture of Gaussians of standard deviation 0.1."""
     images = load(name, n=None if name == "digits" else 2_000).images.flatten(1).double()
     return GaussianMixture(images, torch.full((len(images),), 0.01, dtype=torch.float64))
 
 
-def test_images_survive_the_round_trip(generator):
+@pytest.mark.parametrize("name", ["digits", pytest.param("fashion-mnist", marks=pytest.mark.needs("fashion-mnist"))])
+def test_images_survive_the_round_trip(name, generator):
     """Error relative to |x|: at most 1e-6 in float64 and 5e-5 in float32, with tolerances to match."""
-    law, sde = smoothed_images(), VPSDE()
+    law, sde = smoothed_images(name), VPSDE()
     score = exact_score(law, sde)
     x = law.sample(4, generator=generator)
     for dtype, tolerance, bound in ((torch.float64, 1e-7, 1e-6), (torch.float32, 1e-6, 5e-5)):

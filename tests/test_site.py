@@ -3,7 +3,6 @@
 import html
 import importlib
 import inspect
-import os
 import pkgutil
 import re
 import shutil
@@ -22,16 +21,7 @@ from coursework.publishing import student_notebook
 ROOT = Path(__file__).parent.parent
 TREES = ("solutions", "notebooks")
 LESSONS = sorted(path.stem for path in (ROOT / "solutions").glob("[0-9][0-9]_*.ipynb"))
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-IN_CI = os.environ.get("COURSEWORK_CI") == "1"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-
-
-def in_browser(test):
-    """Marks a test that drives Chromium."""
-    skip = pytest.mark.skipif(not CHROMIUM and not IN_CI, reason="no Chromium found (Debian: apt install chromium)")
-    return pytest.mark.browser(skip(test))
-
+in_browser = pytest.mark.needs("chromium")
 
 sys.path.append(str(ROOT / "site"))
 docstrings, lesson_pages, links, output_checks, sources = map(
@@ -336,16 +326,6 @@ OVERFLOWING = """() => {
 MATHS = """() => ({formulas: document.querySelectorAll('article .math').length,
                   drawn: document.querySelectorAll('article .math mjx-container').length,
                   wrong: document.querySelectorAll('[data-mml-node=merror]').length})"""
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -192,7 +192,7 @@ def test_other_ways_of_computing_give_the_same_losses(options):
         assert got != pytest.approx(expected, rel=1e-7)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.needs("gpu")
 def test_on_the_gpu_compiled_and_in_bfloat16(tmp_path):
     recipe = replace(TINY, n_steps=200, batch_size=64, precision="bfloat16", learning_rate=3e-3)
     train(recipe, tmp_path, compiled=True, show_progress=False)

@@ -70,7 +70,10 @@ GAUSSIAN = Exercise(
 
 def mixture_score(x: Tensor, means: Tensor, covariances: Tensor, weights: Tensor) -> Tensor:
     """sum_k r_k(x) s_k(x). Shapes: (B, D), (K, D), (K, D, D), (K,) -> (B, D)."""
-    return GaussianMixture(means, covariances, weights).score(x)
+    scores = torch.stack([gaussian_score(x, m, c) for m, c in zip(means, covariances, strict=True)], 1)
+    exponents = 0.5 * (scores * (x[:, None] - means)).sum(2)
+    responsibilities = torch.softmax(weights.log() + exponents - 0.5 * torch.logdet(covariances), 1)
+    return _combine(responsibilities, scores)
 
 
 def _components(x: Tensor, means: Tensor, covariances: Tensor) -> tuple[Tensor, Tensor]:

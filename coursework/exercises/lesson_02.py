@@ -8,7 +8,6 @@ from torch import Generator, Tensor
 from coursework.exercises.draws import covariances, normal, uniform
 from coursework.exercises.engine import Exercise, Misconception, Observed
 from coursework.exercises.observers import value_and_gradient
-from coursework.score_matching import implicit_score_matching
 
 # -- 2.1 the Fisher divergence between two Gaussians -------------------------------------------------------------------
 
@@ -290,6 +289,11 @@ TRACE = Exercise(
 # -- 2.4 the implicit objective ----------------------------------------------------------------------------------------
 
 
+def implicit_loss(score: SmoothField, x: Tensor) -> Tensor:
+    """E[ tr ds/dx + 1/2 |s|^2 ]. Shapes: score (B, D) -> (B, D); x (B, D) -> ()."""
+    return (jacobian_trace(score, x) + 0.5 * (score(x) ** 2).sum(1)).mean()
+
+
 def _weighted(trace: float, square: float) -> Callable[[SmoothField, Tensor], Tensor]:
     def loss(score: SmoothField, x: Tensor) -> Tensor:
         return (trace * jacobian_trace(score, x) + square * (score(x) ** 2).sum(1)).mean()
@@ -300,7 +304,7 @@ def _weighted(trace: float, square: float) -> Callable[[SmoothField, Tensor], Te
 IMPLICIT = Exercise(
     id="2.4",
     title="the implicit objective",
-    reference=implicit_score_matching,
+    reference=implicit_loss,
     draw=_draw_field,
     observe=value_and_gradient,
     misconceptions=(
@@ -316,7 +320,7 @@ IMPLICIT = Exercise(
         Misconception("the trace has the wrong sign.", _weighted(-1.0, 0.5)),
         Misconception(
             "you average over the D dimensions too. Sum over the dimensions, average over the points.",
-            lambda score, x: implicit_score_matching(score, x) / x.shape[1],
+            lambda score, x: implicit_loss(score, x) / x.shape[1],
         ),
         Misconception(
             "you average the squares over the D dimensions but add up the trace: sum both over the dimensions.",
@@ -328,7 +332,7 @@ IMPLICIT = Exercise(
         ),
         Misconception(
             "you sum over the points; the expectation is their mean.",
-            lambda score, x: implicit_score_matching(score, x) * len(x),
+            lambda score, x: implicit_loss(score, x) * len(x),
         ),
         Misconception(
             "you sum the squares over the points too: each point has its own |s|^2, the sum over dimension 1.",
@@ -345,7 +349,7 @@ IMPLICIT = Exercise(
         Misconception(
             "the number is right, but it is only a number: return the tensor itself, without `item` or `detach`, so that "
             "its gradient reaches the parameters.",
-            lambda score, x: implicit_score_matching(score, x).detach(),
+            lambda score, x: implicit_loss(score, x).detach(),
         ),
     ),
     hints=(

@@ -9,7 +9,6 @@ from torch import Generator, Tensor
 from coursework.exercises.draws import covariances, normal, uniform
 from coursework.exercises.engine import Exercise, Misconception
 from coursework.exercises.observers import value_and_gradient
-from coursework.predictions import convert
 
 Function = Callable[[Tensor], Tensor]
 
@@ -314,10 +313,10 @@ Answers = tuple[Tensor, Tensor, Tensor]
 
 def from_score(score_value: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Answers:
     """Noise, data and velocity predictions from a score. Shapes: (B, D), (B, D), (B,), (B,) -> three times (B, D)."""
-    return tuple(
-        convert(score_value, x_t, alpha, sigma, source="score", target=target)
-        for target in ("noise", "data", "velocity")
-    )
+    alpha, sigma = alpha[:, None], sigma[:, None]
+    noise = -sigma * score_value
+    data = (x_t - sigma * noise) / alpha
+    return noise, data, alpha * noise - sigma * data
 
 
 def _three_answers(attempt: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from coursework import probability_flow, sdes
+from coursework import sdes
 from coursework.exercises.draws import normal, uniform
 from coursework.exercises.engine import Exercise, Misconception, Observed
 from coursework.exercises.uses import COEFFICIENTS
@@ -69,7 +69,7 @@ def _stepping(
 
 def euler_step(score: Score, sde: SDE, x: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
     """x + (t' - t) (f x - g^2 s / 2). Shapes: x (B, D), t and t_next () -> (B, D)."""
-    return probability_flow.euler(score, sde, x, torch.stack([t, t_next]))
+    return x + (t_next - t) * _v(score, sde, x, t)
 
 
 def _euler(move: Callable[..., Tensor], step: Callable[[Tensor], Tensor] = lambda h: h) -> Callable[..., Tensor]:
@@ -147,11 +147,12 @@ EULER = Exercise(
 
 def heun_step(score: Score, sde: SDE, x: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
     """x + h/2 (k1 + k2), k1 = v(x, t), k2 = v(x + h k1, t'). Shapes: x (B, D), t and t_next () -> (B, D)."""
-    return probability_flow.heun(score, sde, x, torch.stack([t, t_next]))
+    h, k1 = t_next - t, _v(score, sde, x, t)
+    return x + 0.5 * h * (k1 + _v(score, sde, x + h * k1, t_next))
 
 
 def _v(score: Score, sde: SDE, x: Tensor, t: Tensor) -> Tensor:
-    return sde.probability_flow(x, t, score(x, t))
+    return sde.drift(x, t) - 0.5 * sde.diffusion(t) ** 2 * score(x, t)
 
 
 def _heun(
@@ -370,7 +371,9 @@ ORDER = Exercise(
 
 def karras_grid(sde: SDE, n_steps: int, rho: float) -> Tensor:
     """Times at which (sigma / alpha)^(1 / rho) is equally spaced, from T to t_min. Shape: (n_steps + 1,)."""
-    return sdes.karras_times(sde, n_steps, rho=rho)
+    first, last = (_levels(sde) ** (1 / rho)).tolist()
+    levels = torch.linspace(first, last, n_steps + 1, dtype=torch.float64) ** rho
+    return sde.time_of_log_snr(-2 * levels.log())
 
 
 def _draw_grid(generator: Generator) -> tuple[SDE, int, float]:

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from coursework import likelihood
-from coursework._arguments import flat_sum
 from coursework.exercises.draws import normal, uniform
 from coursework.exercises.engine import Exercise, Misconception, Observed
 from coursework.exercises.uses import COEFFICIENTS
@@ -485,7 +483,7 @@ LIKELIHOOD = Exercise(
 
 def bits(log_prob: Tensor, n_dims: int, n_levels: int, low: float, high: float) -> Tensor:
     """-log_prob / (D ln 2) - log2 of a level's width, (high - low) / n_levels. Shapes: (B,) -> (B,)."""
-    return likelihood.bits_per_dim(log_prob, n_dims, n_levels=n_levels, low=low, high=high)
+    return -log_prob / (n_dims * math.log(2)) - math.log2((high - low) / n_levels)
 
 
 def _draw_bits(generator: Generator) -> tuple[Tensor, int, int, float, float]:
@@ -672,7 +670,7 @@ DEQUANTIZE = Exercise(
 
 def likelihood_loss(noise_hat: Tensor, noise: Tensor, sde: SDE, t: Tensor) -> Tensor:
     """1/2 g^2 / sigma^2 |noise_hat - noise|^2. Shapes: noise_hat, noise (B, *S), t (B,) -> (B,)."""
-    return 0.5 * (sde.diffusion(t) / sde.sigma(t)) ** 2 * flat_sum((noise_hat - noise) ** 2)
+    return 0.5 * (sde.diffusion(t) / sde.sigma(t)) ** 2 * ((noise_hat - noise) ** 2).flatten(1).sum(1)
 
 
 def _draw_weights(generator: Generator) -> tuple[Tensor, Tensor, SDE, Tensor]:
@@ -683,7 +681,7 @@ def _draw_weights(generator: Generator) -> tuple[Tensor, Tensor, SDE, Tensor]:
 
 def _weighted(weight: Callable[[SDE, Tensor], Tensor]) -> Callable[..., Tensor]:
     """weight(sde, t) times the squared error."""
-    return lambda noise_hat, noise, sde, t: weight(sde, t) * flat_sum((noise_hat - noise) ** 2)
+    return lambda noise_hat, noise, sde, t: weight(sde, t) * ((noise_hat - noise) ** 2).flatten(1).sum(1)
 
 
 LIKELIHOOD_WEIGHT = Exercise(
@@ -732,7 +730,7 @@ LIKELIHOOD_WEIGHT = Exercise(
         Misconception(
             "you take the error unsquared: the squared length is asked for.",
             lambda noise_hat, noise, sde, t: (
-                0.5 * (sde.diffusion(t) / sde.sigma(t)) ** 2 * flat_sum((noise_hat - noise) ** 2).sqrt()
+                0.5 * (sde.diffusion(t) / sde.sigma(t)) ** 2 * ((noise_hat - noise) ** 2).flatten(1).sum(1).sqrt()
             ),
         ),
         Misconception(

@@ -1,0 +1,50 @@
+"""What single tests need and not every machine has: `@pytest.mark.needs("chromium")`.
+
+Where it is missing the test is skipped with the reason; with COURSEWORK_CI=1, as in .ci/run, it fails. A service for
+CI names what it cannot have in COURSEWORK_WITHOUT. A GPU is never demanded.
+"""
+
+import os
+import shutil
+import subprocess
+from functools import cache
+
+import torch
+
+from coursework.data import files
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NAMESPACES = ("unshare", "--user", "--map-root-user", "--net", "--ipc", "--pid", "--fork", "--mount", "--mount-proc")
+
+
+def _namespaces() -> bool:
+    try:
+        return subprocess.run([*NAMESPACES, "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+FOUND = {
+    "chromium": lambda: CHROMIUM is not None,
+    "fashion-mnist": lambda: files.find("fashion-mnist") is not None,
+    "gpu": torch.cuda.is_available,
+    "namespaces": _namespaces,
+}
+REASONS = {
+    "chromium": "no Chromium found (Debian: apt install chromium)",
+    "fashion-mnist": "no Fashion-MNIST found (Debian: apt install dataset-fashion-mnist)",
+    "gpu": "no GPU here",
+    "namespaces": "this system allows no namespaces, which shut learners' code in",
+}
+
+
+@cache
+def missing(name: str) -> str:
+    """Why tests that need `name` cannot run here, or ""."""
+    return "" if FOUND[name]() else REASONS[name]
+
+
+def demanded(name: str) -> bool:
+    """Whether a test that needs `name` must run here, so that it fails where it cannot."""
+    without = os.environ.get("COURSEWORK_WITHOUT", "").split()
+    return os.environ.get("COURSEWORK_CI") == "1" and name != "gpu" and name not in without
