@@ -1,18 +1,22 @@
-"""What the commands share: one-line refusals, and -p NAME VALUE."""
+"""What the commands share: how they refuse, end and print, and -p NAME VALUE."""
 
 from __future__ import annotations
 
 import io
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import IO, Any, NoReturn
 
 import typer
 from tqdm import tqdm
 
-from coursework import run_parameters
 from coursework._names import shown
 
-REFUSED, INTERRUPTED = 2, 130
+REFUSED, INTERRUPTED, NOBODY_READS = 2, 130, 141
 
 
 def say(line: str, file: IO[str] | None = None) -> None:
@@ -23,17 +27,88 @@ def say(line: str, file: IO[str] | None = None) -> None:
     tqdm.write(shown(line), file=file)
 
 
-def forgiving_output() -> None:
-    """Lets the terminal's encoding refuse no character: what it lacks is written out."""
+def refuse(*lines: str) -> NoReturn:
+    """Ends the command with a message and status 2."""
+    tell("\n".join(map(shown, lines)))
+    raise typer.Exit(REFUSED)
+
+
+def tell(message: str) -> None:
+    """Says what the command itself has to say."""
+    tqdm.write(f"coursework: {shown(message, keep=chr(10))}", file=sys.stderr)
+
+
+def in_one_line(error: OSError) -> str:
+    """What the system refused, and of which file."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}" if error.filename is not None else reason
+
+
+class Commands(typer.core.TyperGroup):
+    """All commands. However one ends, it does so with at most one line, and no traceback but for a fault of its own.
+
+    Status 2: refused, by the parser too, or the system refused a file. 130: Ctrl-C or SIGTERM. 141: nobody reads what
+    it prints.
+    """
+
+    def main(self, args: Sequence[str] | None = None, **options: Any) -> NoReturn:
+        """Runs a command and exits."""
+        mend_streams()
+        args = list(sys.argv[1:] if args is None else args) or ["--help"]
+        try:
+            status = super().main(args, **{**options, "standalone_mode": False})
+        except typer.TyperException as error:  # of the parser
+            tell(" ".join(error.format_message().split()))
+            status = REFUSED
+        sys.exit(status)
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Runs a command."""
+        try:
+            with termination_interrupts():
+                result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except KeyboardInterrupt as stop:
+            tell(str(stop) or "interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            print_no_more()
+            raise typer.Exit(NOBODY_READS) from None
+        except OSError as error:
+            print_no_more()
+            refuse(in_one_line(error))
+
+
+def mend_streams() -> None:
+    """Makes printing safe: a stream that is closed takes anything, and what an encoding lacks is an escape."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (until the end)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
-def refuse(message: str) -> NoReturn:
-    """Ends the command with a message and status 2."""
-    say(f"coursework: {message}", sys.stderr)
-    raise typer.Exit(REFUSED)
+def print_no_more() -> None:
+    """Drops what standard output still holds and cannot get rid of: the interpreter would try again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def termination_interrupts() -> Iterator[None]:
+    """Makes SIGTERM end a command like Ctrl-C does, so that nothing of it is left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class PairsCommand(typer.core.TyperCommand):
@@ -56,7 +131,14 @@ def join_pairs(args: list[str]) -> list[str]:
 
 def read_parameters(pairs: list[str]) -> dict[str, Any]:
     """Turns NAME=VALUE pairs into parameters, or ends the command."""
+    from coursework.run_parameters import parse_value
+
+    values: dict[str, Any] = {}
     for pair in pairs:
-        if not pair.partition("=")[0].isidentifier() or "=" not in pair:
+        name, equals, value = pair.partition("=")
+        if not name.isidentifier() or not equals:
             refuse(f"-p takes a name and a value (-p seed 1), got {pair!r}")
-    return {name: run_parameters.parse_value(value) for name, _, value in (pair.partition("=") for pair in pairs)}
+        if name in values:
+            refuse(f"-p: {name} is given twice")
+        values[name] = parse_value(value)
+    return values

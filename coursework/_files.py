@@ -1,5 +1,6 @@
 """Files that are whole or absent, whenever the program is stopped."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,13 +10,63 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
     Raises OSError naming the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = _beside(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+        raise _of(path, error) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a path that `write_atomically` could not write to, before the work whose result it is to hold.
+
+    Nothing is left behind. Raises OSError naming the file.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        _probe(path.parent, path.name)
+    except OSError as error:
+        raise _of(path, error) from None
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that files cannot be written to, or that cannot be made. Nothing is left behind.
+
+    Raises OSError naming the folder.
+    """
+    try:
+        _probe(folder, "file")
+    except OSError as error:
+        raise _of(folder, error) from None
+
+
+def _probe(folder: Path, name: str) -> None:
+    """Makes an empty file where the folder is, or where it would be made, and removes it."""
+    there = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
+    probe = _beside(there / name)
+    try:
+        probe.touch()
+    finally:
+        _remove(probe)
+
+
+def _beside(path: Path) -> Path:
+    return path.parent / f".{path.name}.{os.getpid()}"
+
+
+def _of(path: Path, error: OSError) -> OSError:
+    return OSError(error.errno, error.strerror or str(error), str(path))
+
+
+def _remove(path: Path) -> None:
+    """Where the folder is none, or out of reach, there is nothing to remove."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return

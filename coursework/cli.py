@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from tqdm import tqdm
 
-from coursework import cli_grading, cli_models, environment, running
-from coursework._command_line import INTERRUPTED, PairsCommand, forgiving_output, read_parameters, refuse
+from coursework import cli_grading, cli_models, environment, run_workers, running
+from coursework._command_line import Commands, PairsCommand, read_parameters, refuse, say
+from coursework._names import shown
 from coursework.run_reports import ReportError, Reports
 
-app = typer.Typer(
-    help=__doc__,
-    callback=forgiving_output,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_show_locals=False,
-)
+app = typer.Typer(cls=Commands, help=__doc__, add_completion=False, pretty_exceptions_show_locals=False)
 app.add_typer(cli_models.app)
 app.add_typer(cli_grading.app)
 MARKS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
@@ -35,7 +29,7 @@ Pairs = Annotated[
         "-p", "--parameter", metavar="NAME VALUE", help="replace a value of the `parameters` cell; repeatable"
     ),
 ]
-Jobs = Annotated[int, typer.Option(help="lessons that run at the same time")]
+Jobs = Annotated[int, typer.Option(min=1, help="lessons that run at the same time")]
 Tree = Annotated[str, typer.Option(help="notebooks (as learners get them), solutions, or both")]
 Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="what one cell may take")]
 LessonTimeout = Annotated[float, typer.Option(metavar="SECONDS", help="what one lesson may take")]
@@ -61,7 +55,7 @@ def doctor() -> None:
     """Say what this machine can do, and how to mend what is wrong."""
     findings = environment.diagnose(here())
     for finding in findings:
-        print(MARKS[finding.status] + finding.text)
+        print(MARKS[finding.status] + shown(finding.text))
         if finding.status == "problem":
             print(f"{'':8}mend: {finding.mend}")
     raise typer.Exit(int(any(finding.status == "problem" for finding in findings)))
@@ -76,7 +70,7 @@ def publish(check: Check = False) -> None:
     try:
         lines = publishing.out_of_sync(root) if check else publishing.publish(root)
     except publishing.PublishError as error:
-        print(error, file=sys.stderr)
+        print(shown(str(error), keep="\n"), file=sys.stderr)
         raise typer.Exit(1) from None
     for line in lines:
         print(line.relative_to(root) if isinstance(line, Path) else line)
@@ -98,46 +92,38 @@ def run(
 ) -> None:
     """Execute lessons, and say how each went."""
     limits = {"timeout": timeout, "lesson_timeout": lesson_timeout}
-    parameters = read_parameters(parameter or [])
+    options = {"tree": tree, "out": out, "parameters": read_parameters(parameter or []), "pages": html, "store": store}
     try:
-        tasks = running.plan(here(), names or [], tree=tree, out=out, parameters=parameters, **limits)
-        outcomes = run_with_progress(tasks, running.run(tasks, jobs, store), Reports(tasks, junit, html))
+        tasks = running.plan(here(), names or [], **options, **limits)
+        reports = Reports(tasks, junit, html)
     except (running.RunError, ReportError) as error:
-        refuse(str(error))
-    except KeyboardInterrupt:
-        print("coursework: interrupted; no kernel is left running", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-    print("\n" + running.summary(outcomes))
-    raise typer.Exit(int(any(outcome.error for outcome in outcomes)))
-
-
-@contextmanager
-def termination_interrupts() -> Iterator[None]:
-    """Makes SIGTERM end a run like Ctrl-C does, so that no kernel is left behind."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        refuse(*str(error).split("\n"))
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        outcomes, problem = run_with_progress(tasks, run_workers.execute_all(tasks, min(jobs, len(tasks))), reports)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; no kernel is left running") from None
+    print("\n" + shown(running.summary(outcomes), keep="\n"))
+    if problem:
+        refuse(problem)
+    raise typer.Exit(int(any(outcome.error for outcome in outcomes)))
 
 
 def run_with_progress(
     tasks: Sequence[running.Task], done: Iterator[running.Outcome], reports: Reports
-) -> list[running.Outcome]:
-    """Runs lessons with a line for each that is done, a bar in a terminal, and reports that are always up to date."""
-    outcomes = []
-    with (
-        termination_interrupts(),
-        closing(done),
-        tqdm(total=len(tasks), unit="lesson", disable=None, leave=False) as bar,
-    ):
+) -> tuple[list[running.Outcome], str]:
+    """Runs lessons with a line for each that is done, a bar in a terminal, and reports that are always up to date.
+
+    Returns the outcomes, and why the last reports could not be written ("" if they are).
+    """
+    outcomes, problem = [], ""
+    with closing(done), tqdm(total=len(tasks), unit="lesson", disable=None, leave=False) as bar:
         for outcome in done:
             outcomes.append(outcome)
-            reports.write(outcomes)
+            problem = reports.write(outcomes)
             bar.update()
             name = running.label(outcome.task, tasks)
-            tqdm.write(f"{name}: {outcome.status}, {outcome.seconds:.1f} s {outcome.error}".rstrip())
-    return outcomes
+            say(f"{name}: {outcome.status}, {outcome.seconds:.1f} s {outcome.error}".rstrip())
+    return outcomes, problem
 
 
 @app.command()
@@ -153,4 +139,6 @@ def reset(name: Annotated[str, typer.Argument(help="the lesson, by number or nam
 
 
 if __name__ == "__main__":
-    app()
+    from coursework.__main__ import main
+
+    main()

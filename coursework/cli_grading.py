@@ -172,7 +172,7 @@ def grade_class(
     again: bool,
 ) -> None:
     """Grades a class and prints where the tables are."""
-    from coursework.cli import termination_interrupts
+    from coursework._command_line import termination_interrupts
     from coursework.grading.classroom import open_tasks, write_tables
     from coursework.grading.grader import Rules
     from coursework.grading.records import Records

@@ -177,11 +177,14 @@ def data_finding(name: str, place: Path | str | None) -> Finding:
 
 def lock_finding(root: Path) -> Finding:
     """Reports whether the installed packages are those of requirements.lock."""
+    mend = "git checkout requirements.lock"
     try:
         text = (root / "requirements.lock").read_text(encoding="utf-8")
-    except OSError:
-        return Finding("problem", "requirements.lock is missing", "git checkout requirements.lock")
-    wrong = lock_differences(text)
+        wrong = lock_differences(text)
+    except FileNotFoundError:
+        return Finding("problem", "requirements.lock is missing", mend)
+    except Exception as error:  # not readable, not text, no requirements
+        return Finding("problem", f"requirements.lock cannot be read: {first_line(error)}", mend)
     if not wrong:
         return Finding("ok", f"packages as in requirements.lock ({len(locked(text))})")
     more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -203,8 +206,9 @@ def tree_findings(root: Path) -> list[Finding]:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message, or its type's name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Returns the first line of an error's message, at most 300 characters of it, or its type's name."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= 300 else f"{line[:300]}..."
 
 
 def diagnose(root: Path) -> list[Finding]:

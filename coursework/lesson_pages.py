@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-import nbformat
 from jinja2 import DictLoader
 from nbconvert import HTMLExporter
+from nbformat import NotebookNode
 
 from coursework._files import write_atomically
-from coursework.running import without_widget
+from coursework.stored_outputs import without_widget
 
-MATHJAX = "tex-svg.js"  # with its glyphs inside; it lies in the folder above the pages
 TEMPLATE = r"""
 {% extends "lab/index.html.j2" %}
 {% block html_head_js %}{% endblock %}
@@ -37,24 +36,14 @@ alt="{{ (output | get_metadata("alt", "image/png") or "") | escape_html }}">
 LINK = re.compile(r"\]\(([\w.-]+)\.ipynb(#[^)]*)?\)")
 
 
-def put_mathjax(folder: Path) -> None:
-    """Puts MathJax where the pages of this folder's subfolders look for it.
-
-    Raises:
-        ImportError: where it is not installed.
-    """
-    try:
-        path = Path(
-            distribution("sphinx-mathjax-offline").locate_file(f"sphinx-mathjax-offline/static/mathjax/{MATHJAX}")
-        )
-    except PackageNotFoundError as error:
-        raise ImportError(name=error.name) from None
-    write_atomically(folder / MATHJAX, path.read_bytes())
+def write(path: Path, executed: NotebookNode) -> None:
+    """Writes an executed lesson as a page, whole or not at all. Raises OSError naming the file."""
+    write_atomically(path, page(executed, path.stem).encode("utf-8", "backslashreplace"))
 
 
-def page(executed: Path) -> str:
+def page(executed: NotebookNode, name: str) -> str:
     """Returns an executed lesson as a page; a widget is shown as its picture, a link to a lesson leads to its page."""
-    notebook = nbformat.read(executed, as_version=4)
+    notebook = copy.deepcopy(executed)
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -62,4 +51,4 @@ def page(executed: Path) -> str:
         else:
             cell.outputs = [still for output in cell.get("outputs", []) if (still := without_widget(output))]
     exporter = HTMLExporter(extra_loaders=[DictLoader({"lesson.html.j2": TEMPLATE})], template_file="lesson.html.j2")
-    return exporter.from_notebook_node(notebook, {"metadata": {"name": executed.stem, "path": str(executed.parent)}})[0]
+    return exporter.from_notebook_node(notebook, {"metadata": {"name": name}})[0]

@@ -9,7 +9,6 @@ import copy
 import hashlib
 import json
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,9 @@ import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
+from coursework import notebook_files
 from coursework._files import write_atomically
+from coursework.environment import first_line
 from coursework.exercises.engine import lesson_exercises
 
 ROLES = ("setup", "lesson", "exercise", "check")
@@ -36,18 +37,12 @@ def publish(root: Path) -> list[Path]:
     """Write notebooks/ from solutions/ and return the files that changed.
 
     A notebook that somebody has worked in is kept beside its fresh copy. Raises PublishError, and writes nothing, if
-    any source has a problem.
+    any source has a problem; OSError naming a file that cannot be written.
     """
-    texts = _all_student_texts(root)
-    changed = []
-    for path, text in texts.items():
-        if path.exists() and path.read_text(encoding="utf-8") == text:
-            continue
-        if path.exists() and is_edited(path):
-            keep_copy(path)
-        write_atomically(path, text)
-        changed.append(path)
-    return changed
+    changed = {path: text for path, text in _all_student_texts(root).items() if not _holds(path, text)}
+    for path, text in changed.items():
+        put(path, text, keep=is_edited(path))
+    return list(changed)
 
 
 def out_of_sync(root: Path) -> list[str]:
@@ -58,7 +53,7 @@ def out_of_sync(root: Path) -> list[str]:
         if not path.exists()
         else f"{path.relative_to(root)}: differs from its source"
         for path, text in texts.items()
-        if not path.exists() or path.read_text(encoding="utf-8") != text
+        if not _holds(path, text)
     ]
     orphans = [p for p in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")) if p not in texts]
     return problems + [f"{p.relative_to(root)}: has no source" for p in orphans if ".mine-" not in p.name]
@@ -91,13 +86,15 @@ def student_text(root: Path, name: str) -> str:
     """The student notebook of the lesson `name` ("01_score_function") as it stands in the file. Raises PublishError."""
     path = root / "solutions" / f"{name}.ipynb"
     source = read(path)
-    problems = [f"{path.name}: {p}" for p in source_problems(source, int(name[:2]))]
+    try:
+        problems = list(source_problems(source, int(name[:2])))
+        if not problems:
+            student = student_notebook(source)
+            problems = list(student_problems(source, student))
+    except Exception as error:  # nbgrader fails in many ways on odd metadata
+        problems = [f"{type(error).__name__}: {first_line(error)}"]
     if problems:
-        raise PublishError("\n".join(problems))
-    student = student_notebook(source)
-    problems = [f"{path.name}: {p}" for p in student_problems(source, student)]
-    if problems:
-        raise PublishError("\n".join(problems))
+        raise PublishError("\n".join(f"{path.name}: {problem}" for problem in problems))
     return nbformat.writes(student) + "\n"
 
 
@@ -212,10 +209,9 @@ def _public_names(code: str) -> list[str]:
 def read(path: Path) -> NotebookNode:
     """Read a notebook. Raises PublishError for a file that is missing, is none, or whose cell ids are not unique."""
     try:
-        with warnings.catch_warnings(action="error"):
-            return nbformat.read(path, as_version=4)
-    except (OSError, ValueError, Warning, nbformat.reader.NotJSONError) as error:
-        raise PublishError(f"{path.name}: {str(error).splitlines()[0]}") from error
+        return notebook_files.read(path)
+    except notebook_files.NotebookError as error:
+        raise PublishError(f"{path.name}: {error}") from None
 
 
 def is_edited(path: Path) -> bool:
@@ -233,6 +229,25 @@ def keep_copy(path: Path) -> Path:
     while (kept := path.with_name(f"{path.stem}.mine-{number}.ipynb")).exists():
         number += 1
     return path.rename(kept)
+
+
+def put(path: Path, text: str, *, keep: bool) -> Path | None:
+    """Write a notebook; what was there is kept beside it, if wanted, and where the new one cannot be written stays.
+
+    Returns where the old one is kept, None if there was none. Raises OSError naming the file.
+    """
+    kept = keep_copy(path) if keep and path.exists() else None
+    try:
+        write_atomically(path, text)
+    except OSError:
+        if kept is not None:
+            kept.rename(path)
+        raise
+    return kept
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode("utf-8")
 
 
 def _all_student_texts(root: Path) -> dict[Path, str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nbformat
+from coursework import notebook_files
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Parameter:
 def parse_value(text: str) -> Any:
     """Reads a parameter's value: a JSON or Python literal ("3", "1e-3", "true", "[1, 2]"), else the text itself."""
     for read in (json.loads, ast.literal_eval):
-        with suppress(ValueError, SyntaxError):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: nested too deeply
             return read(text)
     return text
 
@@ -58,8 +58,11 @@ def same_type(value: Any, default: Any) -> bool:
 
 
 def parameters_of(notebook: Path) -> dict[str, Parameter] | None:
-    """Returns the parameters that a lesson takes, by name; None where it has no cell tagged `parameters`."""
-    cells = nbformat.read(notebook, as_version=4).cells
+    """Returns the parameters that a lesson takes, by name; None where it has no cell tagged `parameters`.
+
+    Raises NotebookError for a lesson that cannot be read, SyntaxError where that cell does not parse.
+    """
+    cells = notebook_files.read(notebook, mend_ids=True).cells
     tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     return {p.name: p for p in assignments(tagged[0].source)} if tagged else None
 
@@ -95,8 +98,11 @@ def problems(notebooks: Iterable[Path], parameters: Mapping[str, Any]) -> list[s
 
 
 def problems_of(notebook: Path, parameters: Mapping[str, Any]) -> Iterator[str]:
-    """Yields a line for each parameter that one lesson does not take."""
-    there = parameters_of(notebook)
+    """Yields a line for each parameter that one lesson does not take; none for a lesson that cannot run anyway."""
+    try:
+        there = parameters_of(notebook)
+    except (notebook_files.NotebookError, SyntaxError):
+        return
     if there is None:
         yield f"{notebook.stem} has no cell tagged 'parameters', so it takes none"
         return

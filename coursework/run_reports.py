@@ -9,15 +9,18 @@ import platform
 import re
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
+from urllib.parse import quote
 from xml.etree import ElementTree
 
-from coursework._files import write_atomically
-from coursework.running import Outcome, Task
+from coursework._files import check_folder, write_atomically
+from coursework.run_tasks import Outcome, Task
 
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 NOT_RUN = "not run"
+MATHJAX = "tex-svg.js"  # with its glyphs inside; the pages of the lessons look for it in the folder above
 
 
 class ReportError(ValueError):
@@ -27,44 +30,75 @@ class ReportError(ValueError):
 class Reports:
     """The reports of one run, each only where a path is given.
 
-    `junit` is a file; `html` a folder that gets index.html and a page for each lesson, TREE/LESSON.html.
+    `junit` is a file; `html` a folder that gets index.html, beside the pages of the lessons, TREE/LESSON.html.
 
     Raises:
         ReportError: if a path cannot be written to, or what makes the pages is not installed.
     """
 
     def __init__(self, tasks: Sequence[Task], junit: Path | None = None, html: Path | None = None) -> None:
-        self._tasks, self._junit, self._html, self._pages = tasks, junit, html, 0
+        self._tasks, self._junit, self._html = tasks, junit, html
         self._started = time.strftime("%Y-%m-%dT%H:%M:%S")
+        if junit is not None and junit.suffix != ".xml":
+            raise ReportError(f"--junit: expected a .xml, got {junit}")
         try:
-            if html:
-                from coursework import lesson_pages
-
-                lesson_pages.put_mathjax(html)
-            self.write([])
+            if html is not None:
+                put_mathjax(html)
+                for folder in {task.page.parent for task in tasks if task.page}:
+                    check_folder(folder)
         except ImportError as error:
             raise ReportError(f"--html needs {error.name}: pip install {error.name}") from None
         except OSError as error:
             raise ReportError(f"cannot write the report {error.filename}: {error.strerror}") from None
+        problem = self.write([])
+        if problem:
+            raise ReportError(problem)
 
-    def write(self, outcomes: Sequence[Outcome]) -> None:
-        """Writes the reports; lessons without an outcome count as not run."""
-        if self._junit:
-            write_atomically(self._junit, junit_xml(self._tasks, outcomes, self._started))
-        if self._html:
-            from coursework import lesson_pages
+    def write(self, outcomes: Sequence[Outcome]) -> str:
+        """Writes the reports; lessons without an outcome count as not run.
 
-            for outcome in outcomes[self._pages :]:
-                if outcome.task.output.exists():
-                    page = lesson_pages.page(outcome.task.output)
-                    write_atomically(self._html / link(outcome.task), page)
-            self._pages = len(outcomes)
-            write_atomically(self._html / "index.html", summary_page(self._tasks, outcomes, self._started))
+        Returns why one cannot be written, in one line, or "". It is absent then, rather than of an earlier state.
+        """
+        problems = []
+        if self._junit is not None:
+            problems.append(put(self._junit, junit_xml(self._tasks, outcomes, self._started)))
+        if self._html is not None:
+            page = summary_page(self._tasks, outcomes, self._started).encode("utf-8", "backslashreplace")
+            problems.append(put(self._html / "index.html", page))
+        return next(filter(None, problems), "")
+
+
+def put(path: Path, content: bytes) -> str:
+    """Writes a report and returns "". Where that fails the report is removed, and the reason returned."""
+    for _ in range(2):  # what is removed may be the room that was lacking
+        try:
+            write_atomically(path, content)
+            return ""
+        except OSError as error:
+            problem = f"cannot write the report {error.filename}: {error.strerror}"
+            with suppress(OSError):
+                path.unlink()
+    return problem
+
+
+def put_mathjax(folder: Path) -> None:
+    """Puts MathJax where the pages of this folder's subfolders look for it.
+
+    Raises:
+        ImportError: where it is not installed.
+    """
+    try:
+        path = Path(
+            distribution("sphinx-mathjax-offline").locate_file(f"sphinx-mathjax-offline/static/mathjax/{MATHJAX}")
+        )
+    except PackageNotFoundError as error:
+        raise ImportError(name=error.name) from None
+    write_atomically(folder / MATHJAX, path.read_bytes())
 
 
 def link(task: Task) -> str:
     """Where a lesson's page is, seen from the summary."""
-    return f"{task.tree}/{task.name}.html"
+    return quote(f"{task.tree}/{task.name}.html")
 
 
 def by_task(tasks: Sequence[Task], outcomes: Sequence[Outcome]) -> list[tuple[Task, Outcome | None]]:
@@ -97,12 +131,18 @@ def counts(rows: Sequence[tuple[Task, Outcome | None]]) -> dict[str, str]:
 def add_case(suite: ElementTree.Element, task: Task, outcome: Outcome | None) -> None:
     """Adds the test case of one lesson."""
     names = {"classname": task.tree, "name": task.name, "file": f"{task.tree}/{task.source.name}"}
+    names = {name: in_xml(value) for name, value in names.items()}
     case = ElementTree.SubElement(suite, "testcase", **names, time=f"{outcome.seconds if outcome else 0:.3f}")
     if outcome is None:
         ElementTree.SubElement(case, "skipped", message=NOT_RUN)
     elif outcome.error:
-        failure = ElementTree.SubElement(case, "failure", message=NOT_IN_XML.sub("�", outcome.error))
-        failure.text = NOT_IN_XML.sub("�", outcome.details or outcome.error)
+        failure = ElementTree.SubElement(case, "failure", message=in_xml(outcome.error))
+        failure.text = in_xml(outcome.details or outcome.error)
+
+
+def in_xml(text: str) -> str:
+    """Returns a text as XML can hold it."""
+    return NOT_IN_XML.sub("�", text)
 
 
 def summary_page(tasks: Sequence[Task], outcomes: Sequence[Outcome], started: str) -> str:
@@ -110,7 +150,7 @@ def summary_page(tasks: Sequence[Task], outcomes: Sequence[Outcome], started: st
     from jinja2 import Environment
 
     rows = [
-        (task, outcome, link(task) if outcome and task.output.exists() else "")
+        (task, outcome, link(task) if outcome and task.page and task.page.exists() else "")
         for task, outcome in by_task(tasks, outcomes)
     ]
     failed, not_run = sum(bool(o.error) for o in outcomes), len(tasks) - len(outcomes)

@@ -16,7 +16,7 @@ import pytest
 from nbformat import v4
 from typer.testing import CliRunner
 
-from coursework import environment, publishing, running
+from coursework import environment, publishing, run_lesson, running
 from coursework._command_line import join_pairs
 from coursework.cli import app
 from coursework.environment import Finding
@@ -53,7 +53,7 @@ def call(*arguments: str):
 
 def printed(path: Path) -> str:
     """What an executed lesson printed."""
-    return "".join(running.texts(nbformat.read(path, as_version=4)))
+    return "".join(run_lesson.texts(nbformat.read(path, as_version=4)))
 
 
 # The tree
@@ -173,10 +173,13 @@ def test_unknown_parameters_are_refused_before_anything_runs(tree):
         (["-p", "seed"], "-p"),
         (["-p", "0seed", "1"], "-p takes a name and a value"),
         (["--tree", "lessons"], "tree: expected one of notebooks, solutions, both, got 'lessons'"),
-        (["--jobs", "0"], "jobs: expected at least 1"),
+        (["--jobs", "0"], "Invalid value for '--jobs': Input should be greater than or equal to 1"),
         (["--timeout", "0"], "timeout: expected a positive number"),
         (["--lesson-timeout", "-1"], "lesson_timeout: expected a positive number"),
-        (["--out", "notebooks"], "out: notebooks holds the lessons themselves"),
+        (["--out", "notebooks"], "notebooks holds the lessons themselves"),
+        (["--out", ".", "--tree", "both"], "solutions holds the lessons themselves"),
+        (["--junit", "notebooks/01_a.ipynb"], "--junit: expected a .xml, got notebooks/01_a.ipynb"),
+        (["-p", "seed", "1", "-p", "seed", "2"], "-p: seed is given twice"),
         (["-p", "size", "many"], "01_a: size takes a value of type int, got 'many' of type str; it has seed = 0"),
         (["--store"], "store: only for the tree solutions"),
         (["--store", "--tree", "solutions", "-p", "seed", "1"], "store: only for the tree solutions"),
@@ -188,6 +191,7 @@ def test_options_that_make_no_sense_are_refused(tree, arguments, part):
     result = call("run", *arguments)
     assert result.exit_code == 2
     assert part in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_an_empty_tree_is_refused(tree):

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from coursework import running
+from coursework import run_lesson, running
 from coursework.exercises.engine import lesson_exercises
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +29,7 @@ def exercises(name):
 
 
 def displayed(cell):
-    return "".join(running.texts(nbformat.from_dict({"cells": [cell]})))
+    return "".join(run_lesson.texts(nbformat.from_dict({"cells": [cell]})))
 
 
 @pytest.mark.lessons
@@ -51,7 +51,7 @@ def test_untouched_lesson_runs_to_its_end_with_every_check_not_attempted(name):
     folder = ROOT / "build" / "executed"
     folder.mkdir(parents=True, exist_ok=True)
     task = running.Task(ROOT / "notebooks" / f"{name}.ipynb", folder / f"{name}.ipynb", {}, TIMEOUT)
-    outcome = running.execute(task)
+    outcome = run_lesson.execute(task)
     assert outcome.error == ""
     assert (outcome.passed, outcome.not_attempted, outcome.wrong) == (0, len(exercises(name)), 0)
 
