@@ -5,6 +5,7 @@ They are written before the first lesson and again after each one, so that they 
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import time
@@ -98,7 +99,7 @@ def put_mathjax(folder: Path) -> None:
 
 def link(task: Task) -> str:
     """Where a lesson's page is, seen from the summary."""
-    return quote(f"{task.tree}/{task.name}.html")
+    return quote(os.fsencode(f"{task.tree}/{task.name}.html"))
 
 
 def by_task(tasks: Sequence[Task], outcomes: Sequence[Outcome]) -> list[tuple[Task, Outcome | None]]:

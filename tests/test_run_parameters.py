@@ -29,7 +29,10 @@ ROOT = Path(__file__).resolve().parent.parent
         ("cpu", "cpu"),
         ("cuda:1", "cuda:1"),
         ("", ""),
+        ("[" * 100_000, "[" * 100_000),
+        ("9" * 5000, "9" * 5000),
     ],
+    ids=lambda value: repr(value)[:20],
 )
 def test_values_of_parameters(text, value):
     assert run_parameters.parse_value(text) == value
@@ -85,6 +88,14 @@ def test_a_refusal_names_what_there_is(tmp_path):
         f"01_a: name takes a value of type str, got 2 of type int; {it_has}",
     ]
     assert problems([path], {"seed": 7, "name": "y", "twice": "anything"}) == []
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"cells": [', None])
+def test_a_lesson_that_cannot_run_is_no_parameters_fault(tmp_path, content):
+    path = lesson(tmp_path, "seed = = 1")
+    if content is not None:
+        path.write_text(content)
+    assert problems([path], {"seed": 1}) == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "solutions").glob("[0-9]*.ipynb")), ids=lambda path: path.stem)

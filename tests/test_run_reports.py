@@ -1,18 +1,21 @@
 """Reports of a run, read back: JUnit's XML, the summary page and the lessons' pages."""
 
 import base64
+import errno
+import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
-import nbformat
 import pytest
 from nbformat import v4
 
-from coursework import lesson_pages
+from coursework import lesson_pages, run_reports
 from coursework.run_reports import ReportError, Reports, junit_xml, summary_page
-from coursework.running import Outcome, Task
+from coursework.run_tasks import Outcome, Task
 
 STARTED = "2030-01-02T03:04:05"
 PIXEL = base64.b64encode(b"\x89PNG a picture").decode()
@@ -20,12 +23,15 @@ PIXEL = base64.b64encode(b"\x89PNG a picture").decode()
 
 @pytest.fixture
 def tasks(tmp_path):
-    """Three lessons, the first two of which have left something."""
-    places = [("notebooks", "01_a"), ("notebooks", "02_b"), ("solutions", "01_a")]
-    tasks = [Task(tmp_path / t / f"{n}.ipynb", tmp_path / "out" / t / f"{n}.ipynb", {}, 300) for t, n in places]
+    """Three lessons, the first two of which have left a page."""
+    pages = tmp_path / "pages"
+    tasks = [
+        Task(tmp_path / t / f"{n}.ipynb", tmp_path / "out" / t / f"{n}.ipynb", {}, 300, page=pages / t / f"{n}.html")
+        for t, n in [("notebooks", "01_a"), ("notebooks", "02_b"), ("solutions", "01_a")]
+    ]
     for task in tasks[:2]:
-        task.output.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(v4.new_notebook(cells=[v4.new_markdown_cell(f"# {task.name}")]), task.output)
+        task.page.parent.mkdir(parents=True, exist_ok=True)
+        task.page.touch()
     return tasks
 
 
@@ -101,9 +107,10 @@ def test_reports_follow_the_run_and_read_without_internet(tasks, tmp_path):
     assert "0 ok, 0 failed, 3 not run" in (html / "index.html").read_text()
     done = outcomes_of(tasks)
     for n in (1, 2):
-        reports.write(done[:n])
+        assert reports.write(done[:n]) == ""
         assert ElementTree.parse(junit).getroot().get("skipped") == str(3 - n)
-        assert sum(path.parent != html for path in html.rglob("*.html")) == n
+        assert len(Rows((html / "index.html").read_text()).links) == n
+    lesson_pages.write(tasks[0].page, v4.new_notebook(cells=[v4.new_markdown_cell("# 01")]))
     for path in html.rglob("*.html"):
         assert [a for a in addresses(path.read_text()) if not (path.parent / a).is_file()] == []
     assert addresses((html / "notebooks" / "01_a.html").read_text()) == {"../tex-svg.js"}
@@ -118,8 +125,7 @@ def test_a_page_shows_pictures_widgets_as_pictures_and_links_pages(tmp_path):
     text = v4.new_markdown_cell("See [two](02_b.ipynb#3.-Why) and [docs](https://example.org/x.ipynb): $\\alpha_t < 1$")
     notebook = v4.new_notebook(cells=[text, v4.new_code_cell("draw('$x$')", outputs=outputs)])
     notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
-    nbformat.write(notebook, tmp_path / "01_a.ipynb")
-    page = lesson_pages.page(tmp_path / "01_a.ipynb")
+    page = lesson_pages.page(notebook, "01_a")
     assert f'src="data:image/png;base64,{PIXEL}"' in page.replace("\n", "")
     assert 'alt="a curve"' in page
     assert 'href="02_b.html#3.-Why"' in page
@@ -130,19 +136,59 @@ def test_a_page_shows_pictures_widgets_as_pictures_and_links_pages(tmp_path):
     assert "model_id" not in page
 
 
+def test_a_page_is_written_whole_whatever_a_cell_printed(tmp_path):
+    cell = v4.new_code_cell("", outputs=[v4.new_output("stream", name="stdout", text="half \ud800 of a pair")])
+    lesson_pages.write(tmp_path / "new" / "01_a.html", v4.new_notebook(cells=[cell]))
+    page = (tmp_path / "new" / "01_a.html").read_text()
+    assert "half \\ud800 of a pair" in page
+    assert page.endswith("</html>\n")
+
+
+def test_names_of_any_bytes_are_in_every_report(tmp_path):
+    task = Task(tmp_path / "notebooks" / "01_Jos\udce9 50%#?.ipynb", tmp_path / "out.ipynb", {}, 300)
+    task = replace(task, page=tmp_path / "pages" / "notebooks" / "01_Jos\udce9 50%#?.html")
+    task.page.parent.mkdir(parents=True)
+    task.page.touch()
+    reports = Reports([task], tmp_path / "report.xml", tmp_path / "pages")
+    assert reports.write([Outcome(task, 1.0, "No such file: Jos\udce9")]) == ""
+    case = next(ElementTree.parse(tmp_path / "report.xml").iter("testcase"))
+    assert (case.get("name"), case[0].get("message")) == ("01_Jos� 50%#?", "No such file: Jos�")
+    [link] = Rows((tmp_path / "pages" / "index.html").read_text()).links
+    assert os.path.samefile(tmp_path / "pages" / unquote(link, errors="surrogateescape"), task.page)
+
+
 def test_paths_that_cannot_be_written_are_refused_before_anything_runs(tasks, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ReportError, match=r"^cannot write the report .*: "):
-        Reports(tasks, tmp_path / "out")
-    with pytest.raises(ReportError, match=r"^cannot write the report .*file.*: "):
-        Reports(tasks, None, tmp_path / "file")
+    (tmp_path / "folder.xml").mkdir()
+    for junit, html in [("folder.xml", None), ("file/a.xml", None), ("a.txt", None), (None, "file"), (None, "file/in")]:
+        with pytest.raises(ReportError, match=r"^(cannot write the report .*: |--junit: expected a .xml)") as refusal:
+            Reports(tasks, *(path and tmp_path / path for path in (junit, html)))
+        assert str(tmp_path / (junit or html)) in str(refusal.value)
+
+
+def test_a_report_that_cannot_be_written_any_more_is_absent_and_says_why(tasks, tmp_path, monkeypatch):
+    junit, html, writes = tmp_path / "report.xml", tmp_path / "pages", []
+    reports = Reports(tasks, junit, html)
+
+    def full(path, content):
+        writes.append(path.name)
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(run_reports, "write_atomically", full)
+    assert reports.write(outcomes_of(tasks)) == f"cannot write the report {junit}: No space left on device"
+    assert writes == ["report.xml"] * 2 + ["index.html"] * 2, "the second try has the room of the removed report"
+    assert not junit.exists()
+    assert not (html / "index.html").exists()
+    monkeypatch.undo()
+    assert reports.write(outcomes_of(tasks)) == ""
+    assert ElementTree.parse(junit).getroot().get("failures") == "1"
 
 
 def test_pages_without_mathjax_are_refused(tasks, tmp_path, monkeypatch):
     def missing(name):
-        raise lesson_pages.PackageNotFoundError(name)
+        raise run_reports.PackageNotFoundError(name)
 
-    monkeypatch.setattr(lesson_pages, "distribution", missing)
+    monkeypatch.setattr(run_reports, "distribution", missing)
     with pytest.raises(ReportError, match=r"^--html needs sphinx-mathjax-offline: pip install sphinx-mathjax-offline$"):
         Reports(tasks, None, tmp_path / "pages")
     Reports(tasks, tmp_path / "junit.xml")
