@@ -71,12 +71,15 @@ def test_mutated_argument_is_noticed():
 @pytest.mark.parametrize(
     ("attempt", "words"),
     [
-        (lambda x, mean, covariance: x * float("nan"), "15 of 15 values are NaN"),
+        (lambda x, mean, covariance: x * float("nan"), r"(\d+) of \1 values are NaN"),
         (
             lambda x, mean, covariance: gaussian_score(x, mean, covariance).float(),
             r"values are right, so .to\(torch.float64",
         ),
-        (lambda x, mean, covariance: gaussian_score(x, mean, covariance)[0], r"expected shape \(5, 3\), got \(3,\)"),
+        (
+            lambda x, mean, covariance: gaussian_score(x, mean, covariance)[0],
+            r"expected shape \(\d, (\d)\), got \(\1,\)",
+        ),
         (lambda x, mean, covariance: None, "Is a `return` missing"),
         (lambda x, mean, covariance: gaussian_score(x, mean, covariance).numpy(), "torch.Tensor, got ndarray"),
         (lambda x, mean, covariance: 1 / 0, "raises ZeroDivisionError: division by zero"),

@@ -1,12 +1,15 @@
 """Every exercise: the reference passes, the stub does not, misconceptions are named, another route passes."""
 
+import inspect
 import itertools
+import re
 
 import pytest
 import torch
 
 from coursework.exercises import NotAttempted
 from coursework.exercises.engine import (
+    N_CASES,
     SEED,
     Misconception,
     _agree,
@@ -17,6 +20,7 @@ from coursework.exercises.engine import (
     observe_wrong,
 )
 from tests.other_routes import OTHER_ROUTES
+from tests.wrong_answers import WRONG_ANSWERS
 
 EXERCISES = [exercise for lesson in range(20) for exercise in lesson_exercises(lesson)]
 FRESH = SEED + 1_000_003
@@ -82,9 +86,87 @@ def test_misconceptions_differ_pairwise_on_three_fresh_cases(exercise):
         assert told_apart >= 3, f"{a.name} / {b.name}"
 
 
+SEEDS = (SEED, *range(FRESH, FRESH + 1000, 100))
+
+# What a case has no size for, or what is a matrix.
+WITHOUT_SIZES = {
+    "1.6": "two modes on a line: two numbers",
+}
+ONE_POINT_IS_NOTHING = {
+    "2.6": "the covariance of one point has no inverse",
+}
+SQUARE = re.compile("covariance|matri")
+
+
+def sizes_of(value):
+    """The sizes in a case: shapes of tensors, and whole numbers."""
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape)
+    if isinstance(value, tuple | list):
+        return tuple(sizes_of(v) for v in value)
+    return value if type(value) is int else None
+
+
+def cases(exercise, seed):
+    return [_draw(exercise, seed, i) for i in range(N_CASES)]
+
+
+VARIED = [exercise for exercise in EXERCISES if int(exercise.id.partition(".")[0]) < 2]
+every_varied = pytest.mark.parametrize("exercise", VARIED, ids=lambda e: e.id)
+
+
+@every_varied
+def test_sizes_vary_within_the_cases_of_a_seed(exercise):
+    """At least three of four cases have different sizes; now and then, by chance, two."""
+    different = [len({sizes_of(case) for case in cases(exercise, seed)}) for seed in SEEDS]
+    if exercise.id in WITHOUT_SIZES:
+        assert max(different) == 1
+        return
+    assert min(different) >= 2
+    assert different[0] >= 3
+    assert sum(n >= 3 for n in different) >= len(SEEDS) - 1
+
+
+@every_varied
+def test_each_axis_and_each_whole_number_varies(exercise):
+    names = list(inspect.signature(exercise.reference).parameters)
+    drawn = [cases(exercise, seed) for seed in SEEDS]
+    for position, name in enumerate(names):
+        values = [[case[position] for case in four] for four in drawn]
+        if type(values[0][0]) is int:
+            assert all(len(set(four)) > 1 for four in values), name
+        if not isinstance(values[0][0], torch.Tensor):
+            continue
+        for axis in range(min(v.ndim for four in values for v in four)):
+            seen = [[v.shape[axis] for v in four] for four in values]
+            assert len({size for four in seen for size in four}) >= 3, f"{name}, axis {axis}"
+            assert len(set(seen[0])) > 1, f"{name}, axis {axis}"
+        if values[0][0].ndim > 1 and not SQUARE.search(name):
+            equal = [v.shape[0] == v.shape[-1] for four in values for v in four]
+            assert sum(equal) < len(equal) / 2, name
+
+
+BATCHES = {"x", "x_t", "x0", "noise", "coarse", "noise_hat", "log_prob", "matrices"}
+
+
+@every_varied
+def test_one_point_is_a_batch_too(exercise):
+    names = list(inspect.signature(exercise.reference).parameters)
+    for position, name in enumerate(names):
+        if name in BATCHES and exercise.id not in ONE_POINT_IS_NOTHING:
+            assert any(len(case[position]) == 1 for seed in SEEDS for case in cases(exercise, seed)), name
+
+
+@every_exercise
+def test_plausible_wrong_answers_do_not_pass(exercise):
+    for number, wrong in enumerate(WRONG_ANSWERS.get(exercise.id, [])):
+        for seed in (SEED, FRESH, FRESH + 50):
+            assert judge(exercise, wrong, seed=seed).outcome == "wrong", number
+
+
 def test_ids_are_unique_and_in_order():
     ids = [e.id for e in EXERCISES]
     assert len(set(ids)) == len(ids)
     assert ids == sorted(ids, key=lambda i: tuple(map(int, i.split("."))))
-    assert set(OTHER_ROUTES) == set(ids)
+    assert set(OTHER_ROUTES) == set(ids) >= set(WRONG_ANSWERS)
     assert torch.get_default_dtype() == torch.float32

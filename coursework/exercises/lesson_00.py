@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from coursework.exercises.draws import normal
+from coursework.exercises.draws import normal, sizes
 from coursework.exercises.engine import Exercise, Misconception
 
 
@@ -13,7 +13,7 @@ def squared_norm(x: Tensor) -> Tensor:
 
 
 def _draw(generator: Generator) -> tuple[Tensor]:
-    return (normal(generator, 5, 3),)
+    return (normal(generator, *sizes(generator)),)
 
 
 SQUARED_NORM = Exercise(

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from coursework.distributions import GaussianMixture
-from coursework.exercises.draws import covariances, normal, points_near, uniform
+from coursework.exercises.draws import count, covariances, normal, points_near, sizes, uniform
 from coursework.exercises.engine import Exercise, Misconception
 
 # -- 1.1 the score of a Gaussian ---------------------------------------------------------------------------------------
@@ -18,8 +18,9 @@ def gaussian_score(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
 
 
 def _draw_gaussian(generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
-    mean = normal(generator, 3)
-    return mean + normal(generator, 5, 3), mean, covariances(generator, 1, 3)[0]
+    b, d = sizes(generator)
+    mean = normal(generator, d)
+    return mean + normal(generator, b, d), mean, covariances(generator, 1, d)[0]
 
 
 def _by_standard_deviation(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
@@ -134,8 +135,9 @@ def _near_and_far(attempt: Callable[..., Tensor], args: tuple[Tensor, ...]) -> d
 
 
 def _draw_mixture(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    means, weights = 1.5 * normal(generator, 3, 2), uniform(generator, 3, low=0.2, high=1.0)
-    return points_near(generator, 5, means), means, covariances(generator, 3, 2), weights / weights.sum()
+    (b, d), k = sizes(generator), count(generator, 2, 5)
+    means, weights = 1.5 * normal(generator, k, d), uniform(generator, k, low=0.2, high=1.0)
+    return points_near(generator, b, means), means, covariances(generator, k, d), weights / weights.sum()
 
 
 MIXTURE = Exercise(
@@ -203,22 +205,35 @@ def energy_score(energy: "Energy", x: Tensor) -> Tensor:
 
 
 class Energy:
-    """E(x) = 1/2 x^T A x + c sum cos(x), an energy whose normaliser nobody knows."""
+    """E(x) = 1/2 x^T A x + c sum cos(20 x) + level, an energy whose normaliser nobody knows.
 
-    def __init__(self, matrix: Tensor, ripple: Tensor) -> None:
-        self.matrix, self.ripple = matrix, ripple
+    The ripple is so fine that differences of E are not near enough to its derivatives.
+    """
+
+    def __init__(self, matrix: Tensor, ripple: Tensor, level: float) -> None:
+        self.matrix, self.ripple, self.level = matrix, ripple, level
 
     def __call__(self, x: Tensor) -> Tensor:
         """Shapes: (B, D) -> (B,)."""
-        return 0.5 * ((x @ self.matrix) * x).sum(1) + self.ripple * torch.cos(x).sum(1)
+        return 0.5 * ((x @ self.matrix) * x).sum(1) + self.ripple * torch.cos(20 * x).sum(1) + self.level
 
 
 def _draw_energy(generator: Generator) -> tuple[Energy, Tensor]:
-    return Energy(covariances(generator, 1, 3)[0], uniform(generator, low=0.5, high=1.5)), normal(generator, 4, 3)
+    """In half of the cases, and for points that lie far out, exp(-E) is too small for a number."""
+    b, d = sizes(generator)
+    level = 1000.0 * count(generator, 0, 1)
+    energy = Energy(covariances(generator, 1, d)[0], uniform(generator, low=0.05, high=0.1), level)
+    far = uniform(generator, b, 1, low=0.0, high=1.0) < 0.25
+    return energy, torch.where(far, 40.0, 1.0) * normal(generator, b, d)
 
 
 def _of_mean(energy: Energy, x: Tensor) -> Tensor:
     return energy_score(energy, x) / len(x)
+
+
+def _by_differences(energy: Energy, x: Tensor, h: float) -> Tensor:
+    steps = h * torch.eye(x.shape[1], dtype=x.dtype)
+    return torch.stack([energy(x - step) - energy(x + step) for step in steps], 1) / (2 * h)
 
 
 ENERGY = Exercise(
@@ -226,6 +241,7 @@ ENERGY = Exercise(
     title="the score of an energy",
     reference=energy_score,
     draw=_draw_energy,
+    rtol=1e-11,
     misconceptions=(
         Misconception(
             "the sign is turned: p is proportional to exp(-E), so the score is minus the gradient of the energy, and "
@@ -245,6 +261,16 @@ ENERGY = Exercise(
             "you normalise the energies over the batch (a softmax): the constant Z is an integral over all of space, and "
             "the score does not need it.",
             lambda energy, x: energy_score(energy, x) * (1 - torch.softmax(-energy(x), 0))[:, None],
+        ),
+        Misconception(
+            "you take the logarithm of exp(-E). At an energy of 1000 the exponential is 0 and its logarithm minus infinity: "
+            "write -E, the two cancel.",
+            lambda energy, x: energy_score(lambda y: -torch.exp(-energy(y)).log(), x),
+        ),
+        Misconception(
+            "you take quotients of differences. They are near the derivatives, not equal to them; `torch.autograd.grad` is "
+            "exact.",
+            lambda energy, x: _by_differences(energy, x, 1e-4),
         ),
     ),
     hints=(
@@ -279,13 +305,24 @@ class MixtureScore:
 
 
 def _draw_zeros(generator: Generator) -> tuple[MixtureScore, Tensor]:
-    """Two components on a random line: points at the modes and between them, in random order."""
-    direction = torch.nn.functional.normalize(normal(generator, 3), dim=0)
-    variance, distance = uniform(generator, 1, low=0.3, high=0.6), uniform(generator, 1, low=2.0, high=3.0)
-    mixture = GaussianMixture(torch.stack([-distance * direction, distance * direction]), variance.expand(2))
-    ends = torch.stack([-distance * direction, 0 * direction, distance * direction, 0.02 * direction])
-    ends = ends[torch.randperm(4, generator=generator)]
-    return MixtureScore(mixture), ends + 0.01 * normal(generator, 4, 3)
+    """Modes at the corners of a box with random axes, far from the origin: points near its corners, edges, faces, middle.
+
+    Half-way between two corners log p rises along that axis, if they lie further apart than two standard deviations.
+    """
+    b, d = count(generator, 1, 12), count(generator, 3, 8)
+    m = count(generator, 2, 3)
+    std, centre, axes = uniform(generator, low=0.4, high=0.8), 3 * normal(generator, d), _axes(generator, m, d)
+    box = std * uniform(generator, m, 1, low=1.1, high=2.4) * axes
+    box[0] = torch.where(uniform(generator, low=0.0, high=1.0) < 0.2, 0.5, 1.0) * box[0]  # at times the modes merge
+    signs = torch.cartesian_prod(*m * [torch.tensor([-1.0, 1.0], dtype=box.dtype)]).reshape(-1, m)
+    mixture = GaussianMixture(centre + signs @ box, (std**2).expand(len(signs)))
+    places = torch.randint(-1, 2, (b, m), generator=generator) * (torch.rand(b, m, generator=generator) < 0.5)
+    return MixtureScore(mixture), centre + places.double() @ box + 0.1 * std * normal(generator, b, d)
+
+
+def _axes(generator: Generator, m: int, d: int) -> Tensor:
+    """m random directions at right angles to each other, (m, d)."""
+    return torch.linalg.qr(normal(generator, d, d))[0][:m]
 
 
 ZEROS = Exercise(
@@ -310,6 +347,14 @@ ZEROS = Exercise(
         Misconception(
             "you count singular values, which are never negative: take eigenvalues.",
             lambda score, x: (torch.linalg.svdvals(_jacobian(score, x)) > 0).sum(1),
+        ),
+        Misconception(
+            "you say whether there is a direction in which log p rises. There can be several: count them.",
+            lambda score, x: (torch.linalg.eigvalsh(_jacobian(score, x)) > 0).any(1).long(),
+        ),
+        Misconception(
+            "you look at the sign of the trace. It is the sum of the eigenvalues and does not tell how many are positive.",
+            lambda score, x: (_jacobian(score, x).diagonal(dim1=1, dim2=2).sum(1) > 0).long(),
         ),
     ),
     hints=(
@@ -404,7 +449,8 @@ def merging_noise(offset: Tensor, std: Tensor) -> Tensor:
 
 
 def _draw_merging(generator: Generator) -> tuple[Tensor, Tensor]:
-    return uniform(generator, low=2.0, high=4.0), uniform(generator, low=0.2, high=0.9)
+    offset = uniform(generator, low=0.3, high=4.0)
+    return offset, offset * uniform(generator, low=0.05, high=0.45)
 
 
 MERGING = Exercise(

@@ -1,4 +1,4 @@
-"""What is compared where the returned value does not tell enough: the gradient that training would follow."""
+"""What is compared where the returned value does not tell enough."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coursework.exercises.engine import Observed
+from coursework.exercises.engine import Misconception, Observed, result
 
 GRADIENT = "gradient with respect to the parameters"
+STEADY = "number of answers to one and the same question"
+DEVICE = "number of mixtures of devices"
 
 
 def value_and_gradient(attempt: Callable[..., Any], args: tuple[Any, ...]) -> Observed:
@@ -21,3 +23,65 @@ def value_and_gradient(attempt: Callable[..., Any], args: tuple[Any, ...]) -> Ob
     if isinstance(value, Tensor) and value.requires_grad:
         gradients = torch.autograd.grad(value.sum(), parameters, allow_unused=True, materialize_grads=True)
     return {"result": value, GRADIENT: torch.cat([g.flatten() for g in gradients])}
+
+
+def steady(observe: Callable[..., Observed] = result) -> Callable[..., Observed]:
+    """An observer that also counts the answers to one and the same question, 1 or 2.
+
+    An attempt that draws from torch's generator is asked again. Where it says something else, no value is compared.
+    """
+
+    def observed(attempt: Callable[..., Any], args: tuple[Any, ...]) -> Observed:
+        before = torch.get_rng_state()
+        seen = observe(attempt, args)
+        if torch.equal(before, torch.get_rng_state()):
+            return {STEADY: torch.tensor(1), **seen}
+        again = observe(attempt, args)
+        if all(_alike(seen[name], again[name]) for name in seen):
+            return {STEADY: torch.tensor(1), **seen}
+        return {STEADY: torch.tensor(2), **{name: torch.zeros(()) for name in seen}}
+
+    return observed
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two answers are the same up to rounding."""
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return not isinstance(a, Tensor) and not isinstance(b, Tensor)
+    return a.shape == b.shape and torch.allclose(a.detach().double(), b.detach().double(), rtol=1e-9, equal_nan=True)
+
+
+def own_numbers(argument: str) -> Misconception:
+    """The mistake of drawing random numbers where they are given, for exercises that `steady` observes."""
+    return Misconception(
+        "you draw random numbers of your own: two calls with the same arguments give two answers. Use the argument "
+        f"`{argument}`.",
+        lambda *args: torch.randn(2),
+    )
+
+
+def on_its_device(observe: Callable[..., Observed] = result) -> Callable[..., Observed]:
+    """An observer that also counts failures, 0 or 1, where the arguments lie on another device than the CPU.
+
+    torch's device "meta" stands for any: every machine has it, and it has shapes without values. Single numbers stay on
+    the CPU, as torch allows, and an attempt that needs values passes.
+    """
+
+    def observed(attempt: Callable[..., Any], args: tuple[Any, ...]) -> Observed:
+        return {**observe(attempt, args), DEVICE: torch.tensor(_mixes_devices(attempt, args))}
+
+    return observed
+
+
+def _mixes_devices(attempt: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    try:
+        value = attempt(*(_moved(value) for value in args))
+    except Exception as error:
+        return "same device" in str(error) or "expected device" in str(error)
+    return isinstance(value, Tensor) and value.device.type != "meta"
+
+
+def _moved(value: Any) -> Any:
+    """A tensor, or a function with a method `to`, on the device "meta"."""
+    movable = value.ndim > 0 if isinstance(value, Tensor) else hasattr(value, "to")
+    return value.to("meta") if movable else value
