@@ -23,7 +23,7 @@ def student_name(folder: str) -> str:
     name = shown(folder.replace("\\", "\\\\"))
     start, end = len(name) - len(name.lstrip()), len(name.rstrip())
     name = "".join(c if start <= i < end else _escaped(c) for i, c in enumerate(name))
-    return name if len(name.encode()) <= LONGEST else _shortened(name, name)
+    return name if len(name.encode()) <= LONGEST else distinct(name, name)
 
 
 def _escaped(character: str) -> str:
@@ -37,11 +37,11 @@ def safe_id(name: str) -> str:
     plain = "".join(c if c.isalnum() or c in " ._@-" else "_" for c in unicodedata.normalize("NFC", name))
     if plain == name and len(name.encode()) <= LONGEST and name[0].isalnum() and name[-1] not in ". ":
         return name
-    return _shortened(plain.strip(" ._@-") or "student", name)
+    return distinct(plain.strip(" ._@-") or "student", name)
 
 
-def _shortened(start: str, name: str) -> str:
-    """What a name starts with, and a digest of it all."""
+def distinct(start: str, name: str) -> str:
+    """A start, cut off where it is long, and a digest of the whole name."""
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:10]
     return f"{start.encode()[: LONGEST - 11].decode(errors='ignore').rstrip()}-{digest}"
 

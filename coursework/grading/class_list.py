@@ -45,13 +45,16 @@ class ClassList:
     people: tuple[Person, ...]
 
     def find(self, *, login: str = "", name: str = "", number: str = "") -> Person | None:
-        """Who it is: by login, else by a system's number, else by name; None where nobody or more than one fits."""
-        wanted = same(login), squeezed(name)
+        """Who it is: by login, else by a system's number, else by name; None where nobody or more than one fits.
+
+        A number is believed where the name does not speak against it: lists have numbers of several kinds.
+        """
+        of_name = [p for p in self.people if squeezed(name) and squeezed(name) in orders(p.name)]
         ways = (
             [p for p in self.people if login and p.login == login],
-            [p for p in self.people if wanted[0] and same(p.login) == wanted[0]],
-            [p for p in self.people if number and number in p.numbers],
-            [p for p in self.people if wanted[1] and wanted[1] in orders(p.name)],
+            [p for p in self.people if login and same(p.login) == same(login)],
+            [p for p in self.people if number and number in p.numbers and (not p.name or not name or p in of_name)],
+            of_name,
         )
         fitting = next((way for way in ways if way), [])
         return fitting[0] if len(fitting) == 1 else None

@@ -1,0 +1,71 @@
+"""The command `coursework collect`: what a learning management system gives out, as folders that can be graded."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coursework._command_line import INTERRUPTED, refuse, say
+from coursework.cli_grading import Students, course_root, lessons_named, read_students
+
+if TYPE_CHECKING:
+    from coursework.grading.collecting import Collection
+
+app = typer.Typer()
+
+
+@app.command()
+def collect(
+    sources: Annotated[list[Path], typer.Argument(help="zips and folders, as the system gives them out")],
+    course: Annotated[
+        Path | None, typer.Option("--course", help="nbgrader's course directory: its folder submitted/ is written")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="another folder, in place of a course directory")] = None,
+    students: Students = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="write nothing, say what would be done")] = False,
+) -> None:
+    """Sort what was handed in by student and lesson. The same command again takes what is newer.
+
+    Understands the zips of Moodle, Canvas and Blackboard, files named LOGIN_LESSON.ipynb, a folder for each student,
+    and sections of them. Nothing that was collected before is removed; collected.csv says what became of each file.
+    """
+    from coursework.grading.collecting import TABLE, CollectError
+    from coursework.grading.collecting import collect as collect_all
+
+    lessons = lessons_named(course_root(), [])
+    folder, people = target(course, out), read_students(students)
+    try:
+        done = collect_all(sources, lessons, folder, people, dry=dry_run)
+    except (CollectError, OSError) as error:
+        refuse(str(error))
+    except KeyboardInterrupt:
+        print("coursework: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    for note in done.notes:
+        say(f"note: {note}", sys.stderr)
+    if done.missing:
+        say(f"note: nothing from {len(done.missing)} of the class list: {', '.join(done.missing)}", sys.stderr)
+    say(summary(done, dry_run))
+    say(f"{folder / TABLE}{' is not written' if dry_run else ''}")
+
+
+def target(course: Path | None, out: Path | None) -> Path:
+    """The folder to collect into, or the end of the command."""
+    if (course is None) == (out is None):
+        refuse("one of --course and --out is needed")
+    if out is not None:
+        return out
+    if not (course / "nbgrader_config.py").is_file():
+        refuse(f"course: {course} is no course directory: `coursework assign` makes one")
+    return course / "submitted"
+
+
+def summary(done: Collection, dry: bool) -> str:
+    """What was done, in numbers."""
+    students = len({row.login for row in done.rows if row.login and row.file})
+    verb = "would be" if dry else "were"
+    counts = f"{done.new} {verb} collected, {done.newer} {verb} replaced by newer ones, {done.unchanged} are unchanged"
+    return f"notebooks of {students} students: {counts}; notes: {len(done.notes)}"
