@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from coursework.exercises.engine import find
-from coursework.grading import finding, handin
+from coursework.grading import finding, handin, stage
 from coursework.grading.grader import Grader, Rules
 from coursework.grading.handin import Cell, HandIn, Lesson
 from coursework.grading.stage import PACKAGE
@@ -207,11 +207,12 @@ def test_links_pipes_and_huge_files_are_not_read(tmp_path):
         handin.content(student / "03 large.ipynb")
 
 
-def test_the_sandbox_holds_no_reference_and_no_misconception(grader):
-    stage = grader._sandbox._folder / "stage" / "coursework"
-    text = "".join(path.read_text() for path in (stage / "exercises").glob("lesson_*.py"))
+def test_the_sandbox_holds_no_reference_and_no_misconception(grader, tmp_path):
+    assert not (grader._sandbox._folder / "stage").exists()  # the server has it in memory
+    stage.write_stage(tmp_path)
+    text = "".join(path.read_text() for path in (tmp_path / "coursework" / "exercises").glob("lesson_*.py"))
     exercise = find("3.4")
     assert "def ssm_loss" not in text
     assert exercise.misconceptions[0].name[:40] not in text
     assert exercise.hints[0][:40] not in text
-    assert not (stage / "grading" / "marking.py").exists()
+    assert not (tmp_path / "coursework" / "grading" / "marking.py").exists()

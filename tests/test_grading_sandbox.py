@@ -116,23 +116,21 @@ NAMES = ["result", "gradient"]
 
 def packed(**changes):
     case = {"result": torch.arange(3.0), "gradient": None}
-    return wire.pack(
-        "done", [case, case], **{"changed": [False, True], "error": "", "printed": "", "remarks": []} | changes
-    )
+    return wire.pack("done", [case, case], **{"touched": ["a.b"], "error": "", "printed": "", "remarks": []} | changes)
 
 
 def test_what_is_packed_comes_out_again():
     case = {"result": torch.tensor([1.5, float("nan")], dtype=torch.float64), "gradient": 2}
     other = {"result": "text", "gradient": torch.ones(2, 0, dtype=torch.bool)}
-    data = wire.pack("done", [case, other], changed=[True, False], error="e", printed="p\x1b[2J", remarks=["r"])
-    answer = wire.unpack(data, NAMES, 2)
+    data = wire.pack("done", [case, other], touched=["a.b"], error="e", printed="p\x1b[2J", remarks=["r"])
+    answer = wire.unpack(data, [NAMES] * 2)
     assert torch.equal(answer.cases[0]["result"], case["result"]) is False  # NaN
     assert answer.cases[0]["result"].tolist()[0] == 1.5
     assert answer.cases[0]["result"].dtype == torch.float64
     assert answer.cases[0]["gradient"] == 2.0
     assert answer.cases[1]["result"] == wire.Thing("str")
     assert answer.cases[1]["gradient"].shape == (2, 0)
-    assert (answer.state, answer.changed, answer.error, answer.printed) == ("done", (True, False), "e", "p?[2J")
+    assert (answer.state, answer.touched, answer.error, answer.printed) == ("done", ("a.b",), "e", "p?[2J")
     assert answer.remarks == ("r",)
 
 
@@ -147,7 +145,7 @@ def test_what_is_packed_comes_out_again():
     ids=["large", "complex", "sparse", "meta"],
 )
 def test_what_is_no_small_plain_tensor_is_only_described(tensor):
-    answer = wire.unpack(wire.pack("done", [{"result": tensor}], changed=[]), ["result"], 1)
+    answer = wire.unpack(wire.pack("done", [{"result": tensor}]), [["result"]])
     assert isinstance(answer.cases[0]["result"], wire.Thing)
     assert "tensor of shape" in answer.cases[0]["result"].text
 
@@ -196,7 +194,7 @@ F32 = {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}
 )
 def test_what_is_not_an_answer_is_refused(data):
     with pytest.raises(wire.BadAnswer):
-        wire.unpack(data, NAMES, 2)
+        wire.unpack(data, [NAMES] * 2)
 
 
 def test_the_sandbox_may_read_python_and_not_the_course():

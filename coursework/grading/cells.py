@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
+from coursework.grading.withheld import Refused
+
 LOOK_UPS = ("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
 
@@ -148,7 +150,7 @@ def _run(statements: Sequence[Statement], needed: Sequence[Statement], space: di
         code = compile(ast.Module([statement.node], []), f"<cell {statement.cell + 1}>", "exec", dont_inherit=True)
         try:
             exec(code, space)
-        except Exception as error:
+        except (Exception, Refused) as error:
             if statement in needed:
                 raise
             remarks.append(f"line {statement.node.lineno} was passed over: {type(error).__name__}: {error}"[:300])

@@ -50,7 +50,7 @@ def open_tasks(
 
 def grade_task(task: Task, grader: Grader) -> Record:
     """The record of one submission."""
-    marks, remarks = grader.grade(task.handed_in, task.lesson)
+    marks, remarks = grader.grade(task.handed_in, task.lesson, f"{task.submission.key}/{task.digest}")
     return Record(task.submission, tuple(marks), tuple(remarks), task.digest, task.fingerprint)
 
 

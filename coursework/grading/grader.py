@@ -1,8 +1,6 @@
 """Grading one submission: each exercise in a process of its own, within one budget of time."""
 
 import hashlib
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -11,14 +9,12 @@ from typing import Any, Self
 from coursework.exercises.engine import Exercise, lesson_exercises
 from coursework.grading import stage
 from coursework.grading.handin import HandIn, Lesson
-from coursework.grading.marking import N_CASES, Exam, Mark
+from coursework.grading.marking import Exam, Mark
 from coursework.grading.service import Sandbox
 
 BUDGET = 15.0  # CPU seconds for all exercises of a submission
 LONGEST = 8.0  # for one of them
 RESERVED = 1.0  # kept for each exercise that is still to come
-MENTIONS = re.compile(r"coursework\s*\.\s*exercises\s*\.|import\s+lesson_\d|\.reference\b|\blesson_exercises\b")
-TRICKS = re.compile(r"\breload\b|\bimportlib\b|\b__import__\b|\bsys\s*\.\s*modules\b|__code__|\bctypes\b|\bopen\s*\(")
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class Rules:
         return hashlib.sha256(b"\0".join([rules, *sources, *own])).hexdigest()[:24]
 
 
-JUDGING = ("cells", "grader", "handin", "marking", "stage", "wire", "withheld", "worker")
+JUDGING = ("cases", "cells", "grader", "handin", "marking", "stage", "wire", "withheld", "worker")
 
 
 class Grader:
@@ -48,7 +44,6 @@ class Grader:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self._exams: dict[str, Exam] = {}
         self._sandbox = Sandbox()
         self.missing = self._sandbox.missing
 
@@ -62,8 +57,11 @@ class Grader:
         """End the sandbox."""
         self._sandbox.close()
 
-    def grade(self, handed_in: HandIn, lesson: Lesson) -> tuple[list[Mark], list[str]]:
-        """The marks of a submission, one for each exercise of the lesson, and remarks for the instructor."""
+    def grade(self, handed_in: HandIn, lesson: Lesson, salt: str = "") -> tuple[list[Mark], list[str]]:
+        """The marks of a submission, one for each exercise of the lesson, and remarks for the instructor.
+
+        salt: what tells the submission from others, such as its student and its digest; each has cases of its own.
+        """
         exercises = [e for e in lesson_exercises(lesson.number) if e.id in lesson.functions]
         if handed_in.problem:
             text = f"the notebook cannot be graded: {handed_in.problem}"
@@ -73,7 +71,7 @@ class Grader:
         for number, exercise in enumerate(exercises):
             still_to_come = len(exercises) - number - 1
             cpu = max(RESERVED, min(LONGEST, left - RESERVED * still_to_come))
-            mark, used = self._grade_exercise(exercise, lesson, handed_in, given, cpu)
+            mark, used = self._grade_exercise(exercise, lesson, handed_in, given, cpu, salt)
             left -= used
             marks.append(mark)
             if mark.outcome != "passed":
@@ -82,7 +80,13 @@ class Grader:
         return marks, list(handed_in.remarks)
 
     def _grade_exercise(
-        self, exercise: Exercise, lesson: Lesson, handed_in: HandIn, given: dict[str, str], cpu: float
+        self,
+        exercise: Exercise,
+        lesson: Lesson,
+        handed_in: HandIn,
+        given: dict[str, str],
+        cpu: float,
+        salt: str = "",
     ) -> tuple[Mark, float]:
         """The mark of one exercise and the CPU seconds that it used.
 
@@ -91,71 +95,42 @@ class Grader:
         own = position(handed_in, "exercise", exercise.id)
         if own is None:
             return Mark(exercise.id, "not attempted", "its cell is not in the notebook", flag="cell missing"), 0.0
-        name = lesson.functions[exercise.id]
+        name, exam = lesson.functions[exercise.id], Exam(exercise, self.rules.secret, salt)
         request: dict[str, Any] = {
             "exercise": exercise.id,
-            "seed": self._exam(exercise).seed,
-            "n_cases": N_CASES,
+            "cases": exam.recorded,
+            "noise": exam.noise,
             "name": name,
             "cells": [{"source": cell.source, "role": cell.role} for cell in handed_in.cells],
             "own": own,
             "until": max(own, position(handed_in, "check", exercise.id) or 0),
             "given": {function: source for function, source in given.items() if function != name},
-            "withheld": stage.withheld_for(exercise),
             "reference": {},
             "cpu": cpu,
             "wall": 2 * cpu + 3,
         }
         if exercise.id in self.rules.allowed:
-            request["withheld"] = []
             request["reference"] = {"name": exercise.reference.__name__, "source": stage.source_of(exercise)}
         reply = self._sandbox.ask(request)
         if reply.ended.startswith("lost"):  # the sandbox itself went down: once more
             reply = self._sandbox.ask(request)
-        mark = self._judged(exercise, reply.data, reply.ended, cpu)
-        if exercise.id not in self.rules.allowed:
-            mark = suspected(mark, handed_in.cells[own].source, request["withheld"])
+        mark = judged(exam, reply.data, reply.ended, cpu)
         return replace(mark, seconds=round(reply.seconds, 3)), max(
             reply.cpu,
             min(cpu, (reply.seconds - 3) / 2),  # of the clock's 2 cpu + 3, whatever it wrote meanwhile
         )
 
-    def _judged(self, exercise: Exercise, data: bytes, ended: str, cpu: float) -> Mark:
-        """The mark of an answer. One that the judge cannot deal with is wrong, and flagged: the others are graded."""
-        exam = self._exam(exercise)
-        assert exam.expected  # what fails here is ours, and ends the command
-        try:
-            return exam.judge(data, ended, cpu)
-        except Exception as error:
-            text = f"the answer could not be judged ({type(error).__name__})"
-            return Mark(exercise.id, "wrong", text, flag="could not be judged")
 
-    def _exam(self, exercise: Exercise) -> Exam:
-        if exercise.id not in self._exams:
-            self._exams[exercise.id] = Exam(exercise, self.rules.secret)
-        return self._exams[exercise.id]
+def judged(exam: Exam, data: bytes, ended: str, cpu: float) -> Mark:
+    """The mark of an answer. One that the judge cannot deal with is wrong, and flagged: the others are graded."""
+    try:
+        return exam.judge(data, ended, cpu)
+    except Exception as error:
+        text = f"the answer could not be judged ({type(error).__name__})"
+        return Mark(exam.exercise.id, "wrong", text, flag="could not be judged")
 
 
 def position(handed_in: HandIn, role: str, exercise: str) -> int | None:
     """The number of the cell that has this role for an exercise, None where there is none."""
     found = (i for i, cell in enumerate(handed_in.cells) if cell.role == role and cell.exercise == exercise)
     return next(found, None)
-
-
-def suspected(mark: Mark, source: str, withheld: Sequence[str]) -> Mark:
-    """The mark, flagged where the code names the reference, and not attempted where it also reaches for it by a trick.
-
-    The sandbox holds no reference. This is for what its word alone would not show.
-    """
-    if mark.outcome != "passed":
-        return mark
-    names = [
-        name for *_, module, name in (dotted.split(".") for dotted in withheld) if name[0] != "_" and name != module
-    ]
-    mentions = MENTIONS.search(source) or any(re.search(rf"\b{re.escape(name)}\b", source) for name in names)
-    if mentions and TRICKS.search(source):
-        return replace(mark, outcome="not attempted", message=TRICKED, flag="reaches for the reference")
-    return replace(mark, flag="names the reference") if mentions else mark
-
-
-TRICKED = "this reaches for the course's own solution, so it counts as not attempted"

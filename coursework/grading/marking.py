@@ -1,12 +1,17 @@
 """Judging an answer that came out of the sandbox, in the grader's own process, against values that never went in."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from coursework.exercises import engine
 from coursework.exercises.engine import Exercise
+from coursework.grading import cases
 from coursework.grading.wire import Answer, BadAnswer, Thing, unpack
 
 OUTCOMES = ("passed", "not attempted", "wrong")
@@ -17,8 +22,8 @@ N_CASES = engine.N_CASES
 class Mark:
     """What an exercise of one learner earned, and why.
 
-    `flag` is what the instructor should look at, "" if nothing; `message`, `printed` and `misconception` are for the
-    learner; `seconds` is how long it took.
+    `flag` is what the instructor should look at, "" if nothing; `message` and `misconception` are for the learner, and
+    `printed` where the exercise passed; `seconds` is how long it took.
     """
 
     exercise: str
@@ -35,40 +40,44 @@ class Mark:
 
 
 class Exam:
-    """The cases of one exercise for one grading: drawn from a seed that learners do not have, with exact answers.
+    """The cases of one exercise for one submission, with exact answers, from a seed that learners do not have.
 
-    Values are computed when they are first needed, and kept.
+    salt: what tells the submission from others; `recorded` are the random numbers that the cases take, `noise` a number
+    that those of the answer itself may start from, and `expected` the reference's values for each case, by name.
     """
 
-    def __init__(self, exercise: Exercise, secret: str) -> None:
+    def __init__(self, exercise: Exercise, secret: str, salt: str = "") -> None:
         self.exercise = exercise
-        digest = hashlib.sha256(f"{secret}/{exercise.id}".encode()).digest()
-        self.seed = int.from_bytes(digest[:6], "big")
-        self._expected: list[engine.Observed] = []
-
-    @property
-    def expected(self) -> list[engine.Observed]:
-        """The reference's values for each case, by name."""
-        if not self._expected:
-            cases = [engine._draw(self.exercise, self.seed, i) for i in range(N_CASES)]
-            self._expected = [self.exercise.observe(self.exercise.reference, case) for case in cases]
-        return self._expected
+        digest = hashlib.sha256(f"{secret}/{exercise.id}/{salt}".encode(errors="surrogateescape")).digest()
+        self.seed, self.noise = (int.from_bytes(part, "big") for part in (digest[:6], digest[6:12]))
+        drawn = [cases.record(exercise.draw, self.seed + i) for i in range(N_CASES)]
+        self.recorded = [numbers for _, numbers in drawn]
+        self.arguments = [cases.leaves(case) for case, _ in drawn]
+        self.expected = [exercise.observe(exercise.reference, case) for case, _ in drawn]
 
     def judge(self, data: bytes, ended: str, seconds_allowed: float) -> Mark:
         """The mark for an answer's bytes and how the process that gave them ended ("exit", "time", "memory", ...)."""
         try:
-            answer = unpack(data, list(self.expected[0]), N_CASES)
+            names = zip(self.expected, self.arguments, strict=True)
+            answer = unpack(data, [[*values, *arguments] for values, arguments in names])
         except BadAnswer as error:
             return self._without_answer(ended, str(error), seconds_allowed)
         if answer.state == "not attempted":
             return Mark(self.exercise.id, "not attempted", printed=answer.printed)
-        if answer.state == "reference":
-            return Mark(
-                self.exercise.id, "not attempted", REFERENCE, flag="calls the reference", printed=answer.printed
-            )
+        if answer.state == "refused":
+            return self._refused(answer)
         if answer.state == "no function":
             return Mark(self.exercise.id, "wrong", "the exercise's name stands for no function", printed=answer.printed)
         return self._compared(answer)
+
+    def _refused(self, answer: Answer) -> Mark:
+        """The mark of an answer that called what it may not; the name comes from a process that nobody trusts."""
+        name = next(filter(DOTTED.fullmatch, answer.touched), "coursework.exercises.")
+        message, flag = REFERENCE, "calls the reference"
+        if not name.startswith("coursework.exercises."):
+            message = f"this calls {name}; the exercise asks for code of your own, so it counts as not attempted"
+            flag = f"calls {name}"
+        return Mark(self.exercise.id, "not attempted", message, flag=flag, printed=answer.printed)
 
     def _without_answer(self, ended: str, why: str, seconds_allowed: float) -> Mark:
         flag = ""
@@ -81,7 +90,7 @@ class Exam:
         return Mark(self.exercise.id, "wrong", message, flag=flag)
 
     def _compared(self, answer: Answer) -> Mark:
-        message = complaint(answer, self.expected, self.exercise.rtol)
+        message = complaint(answer, self.expected, self.arguments, self.exercise.rtol)
         printed = "\n".join(filter(None, (answer.printed, *answer.remarks)))
         if answer.state == "done" and not message and not answer.error:
             return Mark(self.exercise.id, "passed", printed=printed)
@@ -93,12 +102,25 @@ class Exam:
 
 
 REFERENCE = "this calls the course's own solution, so it counts as not attempted"
+DOTTED = re.compile(r"coursework(\.[\w<>]{1,60}){1,8}")
 
 
-def complaint(answer: Answer, expected: Sequence[Mapping[str, Any]], rtol: float) -> str:
+def changed(got: Mapping[str, Any], drawn: Mapping[str, Any]) -> bool:
+    """Whether an argument is not what it was when it was handed over."""
+    return not all(
+        isinstance(got[name], Tensor) and got[name].dtype == value.dtype and torch.equal(got[name], value)
+        if isinstance(value, Tensor)
+        else isinstance(got[name], float) and got[name] == value
+        for name, value in drawn.items()
+    )
+
+
+def complaint(
+    answer: Answer, expected: Sequence[Mapping[str, Any]], arguments: Sequence[Mapping[str, Any]], rtol: float
+) -> str:
     """What is wrong with the first case that is, or ""."""
     for i, (got, wanted) in enumerate(zip(answer.cases, expected, strict=False)):
-        if i < len(answer.changed) and answer.changed[i]:
+        if changed(got, arguments[i]):
             return f"Case {i + 1}: {engine._IN_PLACE}"
         for name, value in wanted.items():
             if isinstance(got[name], Thing):

@@ -56,10 +56,14 @@ def output(mark: Mark) -> NotebookNode:
 
 
 def box(mark: Mark) -> Box:
-    """The box that the exercise's check would show, without what a learner could do next in a notebook."""
-    verdict = Verdict(find(mark.exercise), mark.outcome, mark.message, mark.misconception or None, mark.printed)
+    """The box that the exercise's check would show, without what a learner could do next in a notebook.
+
+    What a function printed is shown where it passed: elsewhere it could be the cases. The record keeps all of it.
+    """
+    printed = mark.printed.strip() if mark.outcome == "passed" else ""
+    verdict = Verdict(find(mark.exercise), mark.outcome, mark.message, mark.misconception or None, printed)
     shown = verdict_box(verdict)
     lines = [f"This looks like a known mistake: {mark.misconception}"] if mark.misconception else []
     lines += [mark.message] if mark.message else []
-    lines += [f"Your function printed:\n{mark.printed.strip()}"] if mark.printed.strip() else []
+    lines += [f"Your function printed:\n{printed}"] if printed else []
     return Box(shown.kind, shown.headline, tuple(lines))

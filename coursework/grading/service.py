@@ -133,6 +133,7 @@ class Sandbox:
             said = (self._folder / "log").read_text(errors="replace").strip().splitlines() or ["it said nothing"]
             self._stop()
             raise SandboxError(f"the sandbox did not start: {said[-1]}") from None
+        shutil.rmtree(where)  # it is all in the server's memory
 
     def _stop(self) -> None:
         if self._connection is not None:
@@ -147,10 +148,14 @@ class Sandbox:
             self._process = None
 
     def _send(self, request: Mapping[str, Any], writer: int) -> None:
-        data = json.dumps(request).encode()
-        self._connection.settimeout(GRACE)
-        socket.send_fds(self._connection, [LENGTH.pack(len(data))], [writer])
-        self._connection.sendall(data)
+        """The limits as a message, the request as a file, which only the process that it is for will read."""
+        limits = json.dumps({"cpu": request["cpu"], "wall": request["wall"]}).encode()
+        with tempfile.TemporaryFile() as file:
+            file.write(json.dumps(request).encode())
+            file.flush()
+            self._connection.settimeout(GRACE)
+            socket.send_fds(self._connection, [LENGTH.pack(len(limits))], [file.fileno(), writer])
+            self._connection.sendall(limits)
 
     def _message(self, deadline: float) -> dict[str, Any]:
         """The server's next message. Raises SandboxError when it does not come."""

@@ -14,35 +14,9 @@ from coursework._files import write_atomically
 from coursework.exercises.engine import Exercise
 
 PACKAGE = Path(coursework.__file__).parent
-SANDBOXED = ("__init__", "cells", "sandbox", "wire", "withheld", "worker")
+SANDBOXED = ("__init__", "cases", "cells", "sandbox", "wire", "withheld", "worker")
 LEFT_OUT = ("trained", "__pycache__")
-HELD = "_held_"
 WITHHELD_ARGUMENTS = ("reference", "misconceptions", "hints")
-
-# Public functions of the package that answer an exercise by themselves.
-MIXTURE = ("coursework.distributions.GaussianMixture.__init__",)
-PACKAGE_ANSWERS: dict[str, tuple[str, ...]] = {
-    "1.1": MIXTURE,
-    "1.2": MIXTURE,
-    "1.5": MIXTURE,
-    "2.3": ("coursework.score_matching._exact_trace",),
-    "2.4": ("coursework.score_matching.implicit_score_matching", "coursework.score_matching._exact_trace"),
-    "4.5": ("coursework.predictions.convert", "coursework.predictions._convert"),
-    "4.6": MIXTURE,
-    "5.1": ("coursework.langevin.langevin",),
-    "6.1": ("coursework.ncsn.geometric_noise_levels",),
-    "9.1": ("coursework.probability_flow.euler", "coursework.probability_flow._velocity"),
-    "9.2": ("coursework.probability_flow.heun", "coursework.probability_flow._velocity"),
-    "9.4": ("coursework.sdes.karras_times", "coursework.sdes._with_ends"),
-    "9.6": ("coursework.probability_flow._great_circle",),
-    "10.2": ("coursework.likelihood._score_and_divergence",),
-    "10.5": ("coursework.likelihood.bits_per_dim",),
-    "11.1": ("coursework.guidance.classifier_guidance",),
-    "11.2": ("coursework.guidance.classifier_free_guidance",),
-    "11.5": MIXTURE,
-    "11.6": ("coursework.guidance.posterior_score",),
-    "12.1": ("coursework.ddpm.DiscreteSchedule.__init__",),
-}
 
 
 def write_stage(folder: Path) -> None:
@@ -65,10 +39,7 @@ def readable() -> list[str]:
 
 
 def without_references(source: str, module: str) -> str:
-    """An exercises module with what draws and observes cases, and without references and misconceptions.
-
-    Where a case is drawn with another exercise's reference, that stays under another name (see `withheld_for`).
-    """
+    """An exercises module with what draws and observes cases, and without references and misconceptions."""
     tree = ast.parse(source)
     for call in exercise_calls(tree):
         for keyword in call.keywords:
@@ -76,7 +47,6 @@ def without_references(source: str, module: str) -> str:
                 stand_in = "_withheld.refuse" if keyword.arg == "reference" else "()"
                 keyword.value = ast.parse(stand_in, mode="eval").body
     bound = {name for node in tree.body for name in names_bound(node)}
-    tree = Rename(bound & set(references(source))).visit(tree)
     needed = closure(tree, ["EXERCISES"])
     kept = [node for node in tree.body if node in needed or is_import(node)]
     gone = sorted(bound - {name for node in needed for name in names_bound(node)})
@@ -89,50 +59,10 @@ def without_references(source: str, module: str) -> str:
     return ast.unparse(ast.Module([*imports, *ast.parse("\n".join(guard)).body, *rest], [])) + "\n"
 
 
-class Rename(ast.NodeTransformer):
-    """Gives names that a module binds a prefix, HELD."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self.names = frozenset(names)
-
-    def visit_Name(self, node: ast.Name) -> ast.Name:
-        """A use, or an assignment."""
-        return ast.copy_location(ast.Name(HELD + node.id, node.ctx), node) if node.id in self.names else node
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """A definition."""
-        node.name = HELD + node.name if node.name in self.names else node.name
-        return self.generic_visit(node)
-
-    visit_ClassDef = visit_FunctionDef
-
-
-def references(source: str) -> list[str]:
-    """The names of an exercises module's references."""
-    values = [keyword.value for call in exercise_calls(ast.parse(source)) for keyword in call.keywords
-              if keyword.arg == "reference"]  # fmt: skip
-    return [value.id for value in values if isinstance(value, ast.Name)]
-
-
-def withheld_for(exercise: Exercise) -> list[str]:
-    """Dotted names of functions in the sandbox that would answer an exercise: their code is taken out for it."""
-    module, name = exercise.reference.__module__, HELD + exercise.reference.__name__
-    kept = module.startswith("coursework.exercises.") and name in _stripped_names(sys.modules[module])
-    return [*PACKAGE_ANSWERS.get(exercise.id, ()), *([f"{module}.{name}"] if kept else [])]
-
-
-@cache
-def _stripped_names(module: ModuleType) -> list[str]:
-    tree = ast.parse(without_references(inspect.getsource(module), module.__name__))
-    return [name for node in tree.body for name in names_bound(node)]
-
-
 def source_of(exercise: Exercise, name: str = "") -> str:
     """Source that defines an exercise's reference, with what it needs, under this name or its own."""
     function = exercise.reference
     alias = f"{name} = {function.__name__}\n" if name and name != function.__name__ else ""
-    if not function.__module__.startswith("coursework.exercises."):
-        return f"from {function.__module__} import {function.__name__}\n{alias}"
     tree = _tree(sys.modules[function.__module__])
     needed = closure(tree, [function.__name__])
     return ast.unparse(ast.Module([node for node in tree.body if node in needed or is_import(node)], [])) + f"\n{alias}"

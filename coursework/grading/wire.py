@@ -38,12 +38,12 @@ class Thing:
 class Answer:
     """What an attempt gave: values by case and name, and what went wrong ("" if nothing did).
 
-    `state` is "done", "not attempted", "reference" (it called what is withheld), "error" or "no function".
+    `state` is "done", "not attempted", "refused" (it called what is withheld: `touched`), "error" or "no function".
     """
 
     state: str
     cases: tuple[Mapping[str, Any], ...] = ()
-    changed: tuple[bool, ...] = ()
+    touched: tuple[str, ...] = ()
     error: str = ""
     printed: str = ""
     remarks: tuple[str, ...] = ()
@@ -79,25 +79,30 @@ def _describe(value: Any, key: str, tensors: dict[str, Tensor]) -> dict[str, Any
     return {"kind": "tensor"}
 
 
-def unpack(data: bytes, names: Sequence[str], n_cases: int) -> Answer:
+def unpack(data: bytes, names: Sequence[Sequence[str]]) -> Answer:
     """The answer in bytes that a hostile process may have written.
 
-    names: of the values that each case must have; n_cases: how many cases there were. Raises BadAnswer.
+    names: of the values that it must have, case by case. Raises BadAnswer.
     """
     head, blob = _parts(data)
     state, cases = head.get("state"), head.get("cases")
-    if state not in ("done", "not attempted", "reference", "error", "no function"):
+    if state not in ("done", "not attempted", "refused", "error", "no function"):
         raise BadAnswer("an unknown state")
-    if not isinstance(cases, list) or len(cases) > n_cases or (state == "done" and len(cases) != n_cases):
+    if not isinstance(cases, list) or len(cases) > len(names) or (state == "done" and len(cases) != len(names)):
         raise BadAnswer("another number of cases")
-    expected = {f"{i}/{name}" for i, case in enumerate(cases) for name in names if _kind(case, name) == "tensor"}
-    tensors = _tensors(blob, expected)
-    values = [{name: _value(case[name], tensors.get(f"{i}/{name}")) for name in names} for i, case in enumerate(cases)]
-    changed = head.get("changed")
-    flags = tuple(bool(flag) for flag in changed[:n_cases]) if isinstance(changed, list) else ()
-    remarks = head.get("remarks")
-    texts = tuple(_text(remark) for remark in remarks[:5]) if isinstance(remarks, list) else ()
-    return Answer(state, tuple(values), flags, _text(head.get("error")), _text(head.get("printed")), texts)
+    wanted = [(i, name, case) for i, case in enumerate(cases) for name in names[i]]
+    tensors = _tensors(blob, {f"{i}/{name}" for i, name, case in wanted if _kind(case, name) == "tensor"})
+    values: tuple[dict[str, Any], ...] = tuple({} for _ in cases)
+    for i, name, case in wanted:
+        values[i][name] = _value(case[name], tensors.get(f"{i}/{name}"))
+    return Answer(
+        state,
+        values,
+        _texts(head.get("touched")),
+        _text(head.get("error")),
+        _text(head.get("printed")),
+        _texts(head.get("remarks")),
+    )
 
 
 def _parts(data: bytes) -> tuple[dict[str, Any], bytes]:
@@ -165,6 +170,10 @@ def _value(description: dict[str, Any], tensor: Tensor | None) -> Any:
         except OverflowError:
             raise BadAnswer("a number is too large") from None
     return None if kind == "none" else Thing(_text(description.get("text")) or "something unknown")
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(_text(one) for one in value[:5]) if isinstance(value, list) else ()
 
 
 def _text(value: Any) -> str:

@@ -50,11 +50,12 @@ def serve(control: int, readable: list[str], root: str) -> None:
 def serve_requests(connection: socket.socket, readable: list[str], root: str) -> None:
     """Answer one request after another."""
     while (received := receive(connection)) is not None:
-        request, pipe = received
+        limits, files = received
         watcher = os.fork()
         if watcher == 0:
-            _leave(partial(watch, connection, request, pipe, readable, root))
-        os.close(pipe)
+            _leave(partial(watch, connection, limits, files, readable, root))
+        for file in files:
+            os.close(file)
         _, status = os.waitpid(watcher, 0)
         if status:
             reply(connection, {"ended": "lost", "cpu": 0.0, "seconds": 0.0})
@@ -70,6 +71,7 @@ def prepare() -> None:
 
     from coursework import exercises
     from coursework.exercises.engine import lesson_exercises
+    from coursework.grading import withheld
 
     torch.set_num_threads(1)
     with warnings.catch_warnings(action="ignore"):  # torch's own, at the first use of forward mode
@@ -81,11 +83,15 @@ def prepare() -> None:
     for module in pkgutil.walk_packages(coursework.__path__, "coursework."):  # learners' code cannot see their files
         if not module.name.startswith("coursework.cli"):
             importlib.import_module(module.name)
+    withheld.take_stock()
 
 
-def receive(connection: socket.socket) -> tuple[dict[str, Any], int] | None:
-    """The next request and the pipe for its answer; None when the grader has gone."""
-    head, pipes, _, _ = socket.recv_fds(connection, LENGTH.size, 1)
+def receive(connection: socket.socket) -> tuple[sandbox.Limits, list[int]] | None:
+    """The next exercise's limits, and two files: the request, and a pipe for its answer. None when the grader has gone.
+
+    The request itself is read by the process that it is for alone: the next one is forked from this one's memory.
+    """
+    head, files, _, _ = socket.recv_fds(connection, LENGTH.size, 2)
     if not head:
         return None
     (length,) = LENGTH.unpack(head)
@@ -95,7 +101,7 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], int] | None:
         if not part:
             return None
         data += part
-    return json.loads(data), pipes[0]
+    return sandbox.Limits(**json.loads(data)), files
 
 
 def reply(connection: socket.socket, message: dict[str, Any]) -> None:
@@ -137,18 +143,18 @@ def _try_protections(writer: int, readable: list[str], root: str) -> None:
     os.waitpid(child, 0)
 
 
-def watch(connection: socket.socket, request: dict[str, Any], pipe: int, readable: list[str], root: str) -> None:
+def watch(connection: socket.socket, limits: sandbox.Limits, files: list[int], readable: list[str], root: str) -> None:
     """Run one exercise in a child, see that it keeps to its limits, and report how it ended."""
     started = time.monotonic()
-    limits = sandbox.Limits(request["cpu"], request["wall"])
     sandbox.adopt_orphans()
     user = sandbox.stranger(root)
     sandbox.new_process_space()
     child = os.fork()
     if child == 0:
         connection.detach()
-        _leave(lambda: confined(request, pipe, limits, readable, root, user))
-    os.close(pipe)
+        _leave(lambda: confined(files, limits, readable, root, user))
+    for file in files:
+        os.close(file)
 
     def abandoned() -> bool:
         ready, _, _ = select.select([connection], [], [], 0)
@@ -168,11 +174,11 @@ def _empty(folder: str) -> None:
             os.unlink(entry.path)
 
 
-def confined(
-    request: dict[str, Any], pipe: int, limits: sandbox.Limits, readable: list[str], root: str, user: int
-) -> None:
+def confined(files: list[int], limits: sandbox.Limits, readable: list[str], root: str, user: int) -> None:
     """What the learner's process does: shut itself in, answer, end."""
     os.setsid()
+    source, pipe = files
+    request = json.loads(os.pread(source, os.fstat(source).st_size, 0))
     most = sandbox.bounds(limits)
     _only_descriptor(pipe)
     sandbox.first_to_go()
@@ -196,20 +202,21 @@ def _only_descriptor(pipe: int) -> None:
 
 
 def answer(request: Mapping[str, Any]) -> bytes:
-    """The packed answer to a request: the learner's function is defined, and observed on the cases of its seed."""
+    """The packed answer to a request: the learner's function is defined, and observed on the cases that came with it.
+
+    With their values go those of the arguments, as they are after the call.
+    """
     import torch
 
     from coursework.exercises import attempt, engine
-    from coursework.grading import cells, wire, withheld
+    from coursework.grading import cases, cells, wire, withheld
 
     exercise = engine.find(request["exercise"])
-    seed, n_cases = request["seed"], request["n_cases"]
-    drawn = [engine._draw(exercise, seed, i) for i in range(n_cases)]
-    fresh = [engine._draw(exercise, seed, i) for i in range(n_cases)]
-    for function in request["withheld"]:
-        withheld.withhold(function)
+    drawn = [cases.play(exercise.draw, recorded) for recorded in request["cases"]]
     if request["reference"]:
         _allow(exercise, **request["reference"])
+    else:
+        withheld.withhold(exercise, drawn)
     done: list[Mapping[str, Any]] = []
     remarks: list[str] = []
 
@@ -218,22 +225,24 @@ def answer(request: Mapping[str, Any]) -> bytes:
             request["cells"], request["own"], request["until"], request["name"], request["given"]
         )
         remarks.extend(passed_over)
+        withheld.touched.clear()  # by statements that nothing needs
         if not callable(function):
             return "no function"
         for number, arguments in enumerate(drawn):
-            torch.manual_seed(seed + number)
-            done.append(exercise.observe(function, arguments))
+            torch.manual_seed(request["noise"] + number)
+            before, values = cases.leaves(arguments), exercise.observe(function, arguments)
+            after = cases.leaves(arguments)
+            done.append({**values, **{name: after.get(name) for name in before}})
         return "done"
 
     got = attempt.run(work, request["wall"])
     state, error = _how_it_went(got)
-    changed = [not engine._same(a, b) for a, b in zip(drawn, fresh, strict=True)]
     texts = {
         "error": error[:2000],
         "printed": got.printed[:2500],
         "remarks": [text[:300] for text in (*remarks, *(f"Python warned: {w}" for w in got.warned))][:5],
     }
-    return wire.pack(state, done if state in ("done", "error") else [], changed=changed, **texts)
+    return wire.pack(state, done if state in ("done", "error") else [], touched=withheld.touched[:5], **texts)
 
 
 def _how_it_went(got: Any) -> tuple[str, str]:
@@ -241,8 +250,8 @@ def _how_it_went(got: Any) -> tuple[str, str]:
     from coursework.exercises import engine
     from coursework.grading import cells, withheld
 
-    if withheld.touched or isinstance(got.error, withheld.ReferenceCalled):
-        return "reference", ""
+    if withheld.touched or isinstance(got.error, withheld.Refused):
+        return "refused", ""
     if isinstance(got.error, engine.NotAttempted):
         return "not attempted", ""
     if got.error is None:

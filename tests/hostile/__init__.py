@@ -127,8 +127,9 @@ os._exit(0)
 import os
 from coursework.grading import wire
 g = "gradient with respect to the parameters"
+from coursework.grading.cases import leaves
 case = {"result": torch.zeros((), dtype=torch.float64), g: torch.zeros(18, dtype=torch.float64)}
-os.write(3, wire.pack("done", [case] * 4, changed=[False] * 4, error="", printed="", remarks=[]))
+os.write(3, wire.pack("done", [case | leaves((score, x, v))] * 4, touched=[], error="", printed="", remarks=[]))
 os._exit(0)
 """
         ),

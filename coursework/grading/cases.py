@@ -1,0 +1,82 @@
+"""An exercise's cases on their way into the sandbox, and back: random numbers go in, never the seed that gave them.
+
+A case may hold functions, which do not travel. So the numbers that drawing it took are recorded here, and on the other
+side drawing is played back with them.
+"""
+
+import base64
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Generator, Tensor
+from torch.overrides import TorchFunctionMode
+
+Draw = Callable[[Generator], tuple[Any, ...]]
+
+
+class _Recording(TorchFunctionMode):
+    """Keeps what every function of torch that takes a generator returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers: list[Tensor] = []
+
+    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        value = function(*args, **(kwargs or {}))
+        if _takes_generator(kwargs):
+            self.numbers.append(value.clone())
+        return value
+
+
+class _Playback(TorchFunctionMode):
+    """Gives what was kept in place of new numbers."""
+
+    def __init__(self, numbers: list[Tensor]) -> None:
+        super().__init__()
+        self.numbers = iter(numbers)
+
+    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if not _takes_generator(kwargs):
+            return function(*args, **(kwargs or {}))
+        value = next(self.numbers)
+        return args[0].copy_(value) if function.__name__.endswith("_") else value
+
+
+def _takes_generator(kwargs: dict | None) -> bool:
+    return isinstance((kwargs or {}).get("generator"), Generator)
+
+
+def record(draw: Draw, seed: int) -> tuple[tuple[Any, ...], str]:
+    """The case that a seed gives, and the random numbers in it as text."""
+    from safetensors.torch import save
+
+    with _Recording() as recording:
+        case = draw(Generator().manual_seed(seed))
+    numbers = {str(i): value.contiguous() for i, value in enumerate(recording.numbers)}
+    return case, base64.b64encode(save(numbers)).decode()
+
+
+def play(draw: Draw, recorded: str) -> tuple[Any, ...]:
+    """The case that `record` saw."""
+    from safetensors.torch import load
+
+    numbers = load(base64.b64decode(recorded))
+    with _Playback([numbers[str(i)] for i in range(len(numbers))]):
+        return draw(Generator())
+
+
+def leaves(case: tuple[Any, ...]) -> dict[str, Tensor | float]:
+    """The tensors and numbers in a case's arguments, by names; functions and objects among them are left out."""
+    return {f"argument {i}": value for i, value in enumerate(_leaves(case))}
+
+
+def _leaves(thing: Any) -> Iterator[Tensor | float]:
+    if isinstance(thing, Tensor):
+        yield thing.detach()
+        yield float(thing.requires_grad)
+    elif isinstance(thing, tuple | list):
+        yield float(len(thing))
+        for part in thing:
+            yield from _leaves(part)
+    elif isinstance(thing, int | float):
+        yield float(thing)
