@@ -28,6 +28,31 @@ def merging_of_well_separated_modes(offset, std):
     return offset - std**2 / (2 * offset)
 
 
+def trace_by_differences(fn, x, h):
+    return sum(central_differences(fn, x, e, h) @ e for e in torch.eye(x.shape[1], dtype=x.dtype))
+
+
+def implicit_by_differences(score, x, h):
+    return (trace_by_differences(score, x, h) + 0.5 * (score(x) ** 2).sum(1)).mean()
+
+
+def form_by_differences(score, x, v, h):
+    return (central_differences(score, x, v, h) * v).sum(1)
+
+
+def ssm_by_differences(score, x, v, h):
+    return (form_by_differences(score, x, v, h) + 0.5 * (score(x) * v).sum(1) ** 2).mean()
+
+
+def vr_by_differences(score, x, v, h):
+    forms = torch.stack([form_by_differences(score, x, w, h) for w in v])
+    return forms.mean() + 0.5 * (score(x) ** 2).sum(1).mean()
+
+
+def slopes_for_dimension(n_dims):
+    return lambda covariance, radius: torch.stack([-n_dims / covariance.trace(), -(radius**2) / covariance.trace()])
+
+
 # Steps of differences: too long, best and too short.
 STEPS = (1e-3, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 3e-7, 1e-7, 1e-8)
 
@@ -45,4 +70,11 @@ WRONG_ANSWERS = {
         lambda score, x: torch.tensor([x.shape[1]]).expand(len(x)),
     ],
     "1.6": [merging_of_well_separated_modes],
+    "2.3": [lambda fn, x, h=h: trace_by_differences(fn, x, h) for h in STEPS],
+    "2.4": [lambda score, x, h=h: implicit_by_differences(score, x, h) for h in STEPS],
+    "3.1": [lambda score, x, v, h=h: form_by_differences(score, x, v, h) for h in STEPS],
+    "3.4": [lambda score, x, v, h=h: ssm_by_differences(score, x, v, h) for h in STEPS],
+    "3.5": [lambda score, x, v, h=h: vr_by_differences(score, x, v, h) for h in STEPS],
+    "3.6": [slopes_for_dimension(n) for n in (2, 3, 4, 5)],
+    "2.5": [lambda x, trace_weight: -trace_weight * 3 / (x**2).sum(1).mean()],
 }

@@ -127,6 +127,12 @@ def _underflow(x: Tensor, means: Tensor, covariances: Tensor, weights: Tensor) -
     return _combine(densities / densities.sum(1, keepdim=True), scores)
 
 
+def _guarded(x: Tensor, means: Tensor, covariances: Tensor, weights: Tensor) -> Tensor:
+    log_probs, scores = _components(x, means, covariances)
+    densities = weights * log_probs.exp()
+    return _combine(densities / (densities.sum(1, keepdim=True) + 1e-12), scores)
+
+
 def _near_and_far(attempt: Callable[..., Tensor], args: tuple[Tensor, ...]) -> dict[str, Tensor]:
     """Near the modes, and 200 away from all of them, where every density underflows."""
     x, *law = args
@@ -172,6 +178,11 @@ MIXTURE = Exercise(
             "far from all modes every density underflows to zero, and your responsibilities are 0/0. Stay in the log "
             "domain: a softmax over log w_k + log N_k.",
             _underflow,
+        ),
+        Misconception(
+            "a small number beside p(x) hides the division 0/0, it does not mend it: far from all modes your score is 0, "
+            "where it should be longest. Stay in the log domain: a softmax over log w_k + log N_k.",
+            _guarded,
         ),
         Misconception(
             "your softmax runs over the points of the batch; the responsibilities of each point sum to 1 over the "

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from coursework.exercises.draws import covariances, normal, uniform
+from coursework.exercises.draws import count, covariances, normal, sizes, uniform
 from coursework.exercises.engine import Exercise, Misconception, Observed
 from coursework.exercises.observers import value_and_gradient
 
@@ -59,8 +59,9 @@ def _kullback_leibler(mean_p: Tensor, covariance_p: Tensor, mean_q: Tensor, cova
 
 
 def _draw_two_gaussians(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    covariance_p, covariance_q = covariances(generator, 2, 3)
-    return normal(generator, 3), covariance_p, normal(generator, 3), covariance_q
+    d = count(generator, 2, 12)
+    covariance_p, covariance_q = covariances(generator, 2, d)
+    return normal(generator, d), covariance_p, normal(generator, d), covariance_q
 
 
 FISHER = Exercise(
@@ -138,7 +139,8 @@ def _draw_interval(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor
     s is chosen such that p ds/dx = a + b u, a straight line: any quadrature is exact, differences of p are not.
     """
     low, length = normal(generator), uniform(generator, low=1.5, high=3.0)
-    u = length * torch.linspace(0, 1, 25, dtype=torch.float64) ** 1.3
+    n = count(generator, 12, 40)
+    u = length * torch.linspace(0, 1, n, dtype=torch.float64) ** uniform(generator, low=1.2, high=1.5)
     rate = uniform(generator, low=0.4, high=1.0)
     k = rate / (1 - torch.exp(-rate * length))
     start, a, b = uniform(generator, 3, low=0.3, high=0.8)
@@ -213,16 +215,22 @@ BY_PARTS = Exercise(
 
 
 class SmoothField:
-    """fn(x) = tanh(x A + b) C - d x with its parameters: a small network whose Jacobian is not symmetric."""
+    """fn(x) = sin(x A + b) C - d x with its parameters: a small network whose Jacobian is not symmetric.
+
+    A is so large that differences of values are not near enough to derivatives.
+    """
 
     def __init__(self, generator: Generator, n_dims: int, hidden: int) -> None:
         shapes = ((n_dims, hidden), (hidden,), (hidden, n_dims), ())
-        self.parameters = [normal(generator, *shape).requires_grad_() for shape in shapes]
+        scales = (20.0, 1.0, 1.0, 1.0)
+        self.parameters = [
+            (scale * normal(generator, *shape)).requires_grad_() for scale, shape in zip(scales, shapes, strict=True)
+        ]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Shapes: (B, D) -> (B, D)."""
         a, b, c, d = self.parameters
-        return torch.tanh(x @ a + b) @ c - d * x
+        return torch.sin(x @ a + b) @ c - d * x
 
 
 def jacobian_trace(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -235,7 +243,8 @@ def _jacobians(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def _draw_field(generator: Generator) -> tuple[SmoothField, Tensor]:
-    return SmoothField(generator, n_dims=3, hidden=4), normal(generator, 5, 3)
+    b, d = sizes(generator)
+    return SmoothField(generator, n_dims=d, hidden=count(generator, 2, 6)), normal(generator, b, d)
 
 
 TRACE = Exercise(
@@ -244,6 +253,7 @@ TRACE = Exercise(
     reference=jacobian_trace,
     draw=_draw_field,
     observe=value_and_gradient,
+    rtol=1e-11,
     misconceptions=(
         Misconception(
             "you add all D x D entries of the Jacobian. That is what one backward pass of the summed outputs gives; the "
@@ -259,6 +269,13 @@ TRACE = Exercise(
             "your trace is right but cut off from the parameters: nothing can be trained through it. Pass "
             "`create_graph=True`, and do not detach.",
             lambda fn, x: jacobian_trace(fn, x).detach(),
+        ),
+        Misconception(
+            "you take quotients of differences. They are near the derivatives, not equal to them; `torch.autograd.grad` is "
+            "exact.",
+            lambda fn, x: sum(
+                (fn(x + 1e-4 * e) - fn(x - 1e-4 * e)) @ e / 2e-4 for e in torch.eye(x.shape[1], dtype=x.dtype)
+            ),
         ),
         Misconception(
             "you take the mean of the diagonal; the trace is its sum.",
@@ -307,6 +324,7 @@ IMPLICIT = Exercise(
     reference=implicit_loss,
     draw=_draw_field,
     observe=value_and_gradient,
+    rtol=1e-11,
     misconceptions=(
         Misconception(
             "the 1/2 stands in front of both terms. It belongs to the square alone: the trace has the weight 1.",
@@ -369,7 +387,7 @@ def learned_slope(x: Tensor, trace_weight: Tensor) -> Tensor:
 
 def _draw_slope(generator: Generator) -> tuple[Tensor, Tensor]:
     spread = uniform(generator, low=0.6, high=1.8)
-    return 0.4 + spread * normal(generator, 7, 3), uniform(generator, low=0.3, high=0.8)
+    return 0.4 + spread * normal(generator, *sizes(generator)), uniform(generator, low=0.3, high=0.8)
 
 
 SLOPE = Exercise(
@@ -430,8 +448,9 @@ def _covariance(x: Tensor) -> Tensor:
 
 
 def _draw_cloud(generator: Generator) -> tuple[Tensor]:
-    factor = torch.linalg.cholesky(covariances(generator, 1, 3)[0])
-    return (normal(generator, 3) + normal(generator, 11, 3) @ factor.T,)
+    d = count(generator, 2, 6)
+    factor = torch.linalg.cholesky(covariances(generator, 1, d)[0])
+    return (normal(generator, d) + normal(generator, d + count(generator, 3, 11), d) @ factor.T,)
 
 
 def _with_precision(precision: Callable[[Tensor], Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
@@ -440,8 +459,10 @@ def _with_precision(precision: Callable[[Tensor], Tensor]) -> Callable[[Tensor],
 
 def _mean_and_precision(attempt: Callable[..., tuple[Tensor, Tensor]], args: tuple[Tensor]) -> Observed:
     value = attempt(*args)
-    mean, precision = value if isinstance(value, tuple | list) and len(value) == 2 else (value, None)
-    return {"mean m": mean, "matrix A": precision}
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        kind = f"{len(value)} values" if isinstance(value, tuple | list) else f"a {type(value).__name__}"
+        raise TypeError(f"expected a pair, `return m, A`; got {kind}")
+    return {"mean m": value[0], "matrix A": value[1]}
 
 
 FIT = Exercise(

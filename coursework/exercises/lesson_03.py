@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from coursework.exercises.draws import covariances, normal, uniform
+from coursework.exercises.draws import count, covariances, normal, sizes, uniform
 from coursework.exercises.engine import Exercise, Misconception
 from coursework.exercises.observers import value_and_gradient
 
@@ -13,7 +13,10 @@ from coursework.exercises.observers import value_and_gradient
 
 
 class WavyScore:
-    """s(x) = x M^T + sin(x N^T): a smooth field with a Jacobian that is not symmetric; M and N are its parameters."""
+    """s(x) = x M^T + sin(x N^T): a smooth field with a Jacobian that is not symmetric; M and N are its parameters.
+
+    N is so large that differences of values are not near enough to derivatives.
+    """
 
     def __init__(self, parameters: Tensor) -> None:
         self.parameters = [matrix.clone().requires_grad_() for matrix in parameters]
@@ -24,7 +27,10 @@ class WavyScore:
 
 
 def _draw_score(generator: Generator) -> tuple[WavyScore, Tensor]:
-    return WavyScore(0.7 * normal(generator, 2, 3, 3)), normal(generator, 5, 3)
+    b, d = sizes(generator)
+    return WavyScore(torch.stack([0.7 * normal(generator, d, d), 20 * normal(generator, d, d)])), normal(
+        generator, b, d
+    )
 
 
 def _value_and_product(score: WavyScore, x: Tensor, v: Tensor, keep_graph: bool = True) -> tuple[Tensor, Tensor]:
@@ -46,7 +52,7 @@ def quadratic_form(score: WavyScore, x: Tensor, v: Tensor) -> Tensor:
 
 def _draw_direction(generator: Generator) -> tuple[WavyScore, Tensor, Tensor]:
     score, x = _draw_score(generator)
-    return score, x, normal(generator, 5, 3)
+    return score, x, normal(generator, *x.shape)
 
 
 def _form_without_graph(score: WavyScore, x: Tensor, v: Tensor) -> Tensor:
@@ -59,6 +65,7 @@ FORM = Exercise(
     reference=quadratic_form,
     draw=_draw_direction,
     observe=value_and_gradient,
+    rtol=1e-11,
     misconceptions=(
         Misconception(
             "the values are right, but no gradient reaches the score's parameters: the product was computed without a "
@@ -76,7 +83,9 @@ FORM = Exercise(
         ),
         Misconception(
             "you take the exact trace: that is v^T J v summed over the D unit vectors, not in the direction given.",
-            lambda score, x, v: sum(quadratic_form(score, x, e.expand_as(x)) for e in torch.eye(3, dtype=x.dtype)),
+            lambda score, x, v: sum(
+                quadratic_form(score, x, e.expand_as(x)) for e in torch.eye(x.shape[1], dtype=x.dtype)
+            ),
         ),
         Misconception(
             "you multiply J v by x: the second factor is v as well, x only says where the Jacobian is taken.",
@@ -89,6 +98,10 @@ FORM = Exercise(
         Misconception(
             "you divide by |v|^2: v is used as it comes, its length matters.",
             lambda score, x, v: quadratic_form(score, x, v) / (v**2).sum(1),
+        ),
+        Misconception(
+            "you take quotients of differences. They are near the derivative, not equal to it; `torch.func.jvp` is exact.",
+            lambda score, x, v: ((score(x + 1e-4 * v) - score(x - 1e-4 * v)) * v).sum(1) / 2e-4,
         ),
         Misconception(
             "you return one number: keep a value for every point, shape (B,).",
@@ -112,7 +125,8 @@ def hutchinson(matrices: Tensor, probes: Tensor) -> Tensor:
 
 
 def _draw_hutchinson(generator: Generator) -> tuple[Tensor, Tensor]:
-    return normal(generator, 5, 4, 4) + 1.0, normal(generator, 5, 3, 4) + 0.5
+    (b, d), m = sizes(generator), count(generator, 1, 8)
+    return normal(generator, b, d, d) + 1.0, normal(generator, b, m, d) + 0.5
 
 
 def _averaged_first(matrices: Tensor, probes: Tensor) -> Tensor:
@@ -208,7 +222,8 @@ def _two_terms_a_pair(matrices: Tensor, fourth_moment: Tensor) -> Tensor:
 
 
 def _draw_variance(generator: Generator) -> tuple[Tensor, Tensor]:
-    return normal(generator, 5, 3, 3), uniform(generator, low=1.2, high=2.8)
+    b, d = count(generator, 1, 9), count(generator, 2, 5)
+    return normal(generator, b, d, d), uniform(generator, low=1.2, high=2.8)
 
 
 VARIANCE = Exercise(
@@ -328,6 +343,7 @@ SLICED = Exercise(
     reference=ssm_loss,
     draw=_draw_direction,
     observe=value_and_gradient,
+    rtol=1e-11,
     misconceptions=(
         Misconception(
             "no gradient flows through v^T J v: only the square would be trained, and the score shrinks to zero. Keep "
@@ -365,7 +381,7 @@ SLICED = Exercise(
         ),
         Misconception(
             "you take the mean over the coordinates in v^T J v and in v^T s: a dot product is their sum.",
-            _sliced(trace=1 / 3, power=2, weight=0.5 / 9),
+            lambda score, x, v: _sliced(trace=1 / x.shape[1], power=2, weight=0.5 / x.shape[1] ** 2)(score, x, v),
         ),
         Misconception(
             "you sum over the batch where its mean belongs.",
@@ -395,6 +411,11 @@ def ssm_vr_loss(score: WavyScore, x: Tensor, v: Tensor) -> Tensor:
     return torch.stack([_sliced_with_norm(score, x, w) for w in v]).mean()
 
 
+def _draw_directions(generator: Generator) -> tuple[WavyScore, Tensor, Tensor]:
+    score, x = _draw_score(generator)
+    return score, x, normal(generator, count(generator, 1, 5), *x.shape)
+
+
 def _over_projections(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda score, x, v: torch.stack([loss(score, x, w) for w in v]).mean()
 
@@ -413,8 +434,9 @@ REDUCED = Exercise(
     id="3.5",
     title="the variance-reduced objective",
     reference=ssm_vr_loss,
-    draw=lambda generator: (*_draw_score(generator), normal(generator, 4, 5, 3)),
+    draw=_draw_directions,
     observe=value_and_gradient,
+    rtol=1e-11,
     misconceptions=(
         Misconception(
             "this is the circulating formula, with 1/2 on v^T J v and an extra v^T s. Its minimiser is half of the score.",
@@ -453,12 +475,16 @@ REDUCED = Exercise(
             _reduced(trace=0.5, along=0.0, weight=0.25),
         ),
         Misconception(
+            "you normalise v: use the projections as they come.",
+            lambda score, x, v: ssm_vr_loss(score, x, torch.nn.functional.normalize(v, dim=2)),
+        ),
+        Misconception(
             "you sum over the projections where their mean belongs.",
             lambda score, x, v: ssm_vr_loss(score, x, v) * len(v),
         ),
         Misconception(
             "you take the mean over the coordinates of s^2: |s|^2 is their sum. With a mean the square is D times too weak.",
-            _reduced(trace=1.0, along=0.0, weight=0.5 / 3),
+            lambda score, x, v: _reduced(trace=1.0, along=0.0, weight=0.5 / x.shape[1])(score, x, v),
         ),
         Misconception(
             "no gradient flows through v^T J v: only |s|^2 would be trained, and the score shrinks to zero. Keep the graph.",
@@ -467,7 +493,7 @@ REDUCED = Exercise(
     ),
     hints=(
         "Start from the implicit objective, tr J + 1/2 |s|^2. Which of its two terms is dear? Replace only that one.",
-        "Three repairs: the factor in front of v^T J v; one term whose mean over v is zero; and nothing else.",
+        "Two repairs: the factor in front of v^T J v; and one term whose mean over v is zero.",
         "v has M projections in its first dimension: `for w in v` gives one of shape (B, D) at a time. |s|^2 needs none.",
         "Mean over m of `quadratic_form(score, x, v[m])`, a (B,) tensor, plus half of `(score(x) ** 2).sum(1)`; then the mean "
         "over the batch.",
@@ -481,6 +507,10 @@ def fitted_slopes(covariance: Tensor, radius: Tensor) -> Tensor:
     """Minimisers a of SSM and SSM-VR for s = a x, x from N(0, covariance), |v| = radius. Shapes: (D, D), () -> (2,)."""
     dim = torch.full_like(radius, len(covariance))
     return -torch.stack([dim, radius**2]) / covariance.trace()
+
+
+def _draw_slopes(generator: Generator) -> tuple[Tensor, Tensor]:
+    return covariances(generator, 1, count(generator, 2, 9))[0], uniform(generator, low=0.5, high=1.6)
 
 
 def _slopes(
@@ -505,7 +535,7 @@ SLOPES = Exercise(
     id="3.6",
     title="projections of another length",
     reference=fitted_slopes,
-    draw=lambda generator: (covariances(generator, 1, 4)[0], uniform(generator, low=0.5, high=1.6)),
+    draw=_draw_slopes,
     misconceptions=(
         Misconception(
             "you let the length of v cancel in both. In SSM both terms carry two factors v; in SSM-VR only v^T J v does.",
