@@ -33,9 +33,11 @@ class Finding:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Chooses the device that a lesson computes on.
+    """Chooses the device that a lesson computes on, and one thread for what it computes on the CPU.
 
-    "auto" takes CUDA where there is one, else the CPU; "mps" only by its name, because it lacks float64.
+    "auto" takes CUDA where there is one, else the CPU; "mps" only by its name, because it lacks float64. Several
+    threads gain little on small tensors, and wait for one another while another program keeps a core busy. Where
+    OMP_NUM_THREADS is set, its number stays.
 
     Args:
         name: "auto", or what `torch.device` understands: "cpu", "cuda", "cuda:1", "mps".
@@ -46,6 +48,8 @@ def pick_device(name: str = "auto") -> torch.device:
     """
     import torch
 
+    if not os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(1)
     if not isinstance(name, str):
         raise TypeError(f"name: expected a string such as 'auto' or 'cpu', got {type(name).__name__}")
     found = devices()

@@ -131,6 +131,16 @@ def test_pick_device_refuses_what_is_no_name():
         environment.pick_device(None)
 
 
+@pytest.mark.parametrize(("asked", "threads"), [(None, 1), ("", 1), ("3", 3)])
+def test_pick_device_computes_with_one_thread_unless_the_user_asked_for_more(monkeypatch, asked, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    torch.set_num_threads(3)  # what torch would do with OMP_NUM_THREADS=3
+    environment.pick_device("cpu")
+    assert torch.get_num_threads() == threads
+
+
 # Packages
 
 

@@ -99,6 +99,14 @@ def test_lesson_has_its_parts(name):
 
 
 @every_lesson
+def test_the_number_of_threads_is_decided_in_one_place(name):
+    """`pick_device` decides it: the lesson calls it before it computes anything, and changes it nowhere."""
+    code = [c.source for c in load("solutions", name).cells if c.cell_type == "code"]
+    assert "pick_device(device)" in code[1]
+    assert not [source for source in code if "num_threads" in source]
+
+
+@every_lesson
 def test_links_lead_somewhere(name):
     text = "\n".join(c.source for c in load("notebooks", name).cells if c.cell_type == "markdown")
     for target, anchor in re.findall(r"\]\(([\w.]+\.ipynb)?(#[^)]*)?\)", text):
