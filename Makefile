@@ -10,6 +10,8 @@ THIS_PYTHON := $(if $(filter command environment,$(firstword $(origin PYTHON))),
 # Without a display, or over SSH, JupyterLab prints its address instead of opening a browser.
 NO_BROWSER := $(shell if [ -n "$$SSH_CONNECTION" ] || { [ "$$(uname)" = Linux ] && [ -z "$$DISPLAY$$WAYLAND_DISPLAY" ]; }; \
 	then echo --no-browser; fi)
+# A zip for students holds some of the lessons: the first one is opened.
+FIRST_LESSON = $(firstword $(sort $(wildcard notebooks/[0-9]*.ipynb)))
 AS_ROOT := $(shell if [ "$$(id -u)" = 0 ]; then echo --allow-root; fi)
 
 .DEFAULT_GOAL := help
@@ -26,7 +28,7 @@ set-up: ## make or repair .venv (the other targets do this by themselves)
 
 lab: set-up ## open the course in JupyterLab
 	@$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(PORT),--port=$(PORT)) $(NO_BROWSER) $(AS_ROOT) \
-		--ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
+		--ServerApp.root_dir=. --LabApp.default_url=/lab/tree/$(FIRST_LESSON)
 
 test: set-up ## run all tests, a file on each core (at most four)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder

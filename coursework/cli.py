@@ -43,10 +43,10 @@ Store = Annotated[bool, typer.Option("--store", help="write the outputs back (wi
 Check = Annotated[bool, typer.Option("--check", help="write nothing; fail where notebooks/ are not up to date")]
 
 
-def here() -> Path:
-    """Returns the course tree in the current directory, or ends the command."""
+def here(*, complete: bool = False) -> Path:
+    """Returns the course tree in the current directory, or ends the command; complete: with solutions/."""
     try:
-        return running.course_tree(Path.cwd())
+        return running.course_tree(Path.cwd(), complete=complete)
     except running.RunError as error:
         refuse(str(error))
 
@@ -67,7 +67,7 @@ def publish(check: Check = False) -> None:
     """Write notebooks/ from solutions/."""
     from coursework import publishing
 
-    root = here()
+    root = here(complete=True)
     try:
         lines = publishing.out_of_sync(root) if check else publishing.publish(root)
     except publishing.PublishError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coursework._command_line import INTERRUPTED, refuse, say
+from coursework._command_line import refuse, say
 from coursework.cli_grading import Students, course_root, lessons_named, read_students
 
 if TYPE_CHECKING:
@@ -39,11 +39,8 @@ def collect(
     folder, people = target(course, out), read_students(students)
     try:
         done = collect_all(sources, lessons, folder, people, dry=dry_run)
-    except (CollectError, OSError) as error:
+    except CollectError as error:
         refuse(str(error))
-    except KeyboardInterrupt:
-        print("coursework: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
     for note in done.notes:
         say(f"note: {note}", sys.stderr)
     if done.missing:

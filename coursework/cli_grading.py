@@ -32,7 +32,7 @@ PointsFile = Annotated[Path | None, typer.Option("--points", help="points.yaml; 
 def course_root() -> Path:
     """The course tree in the current directory, or the end of the command."""
     try:
-        return running.course_tree(Path.cwd())
+        return running.course_tree(Path.cwd(), complete=True)
     except running.RunError as error:
         refuse(str(error))
 
@@ -88,9 +88,9 @@ def assign(
     from coursework.publishing import PublishError
 
     root = course_root()
-    worth, lessons = read_points(points), lessons_named(root, names)
+    worth, course = read_points(points), lessons_named(root, [])
     try:
-        written = release(root, lessons, worth, out)
+        written = release(root, chosen(course, names), worth, out, course)
     except (AssignError, PublishError, OSError) as error:
         refuse(str(error))
     for path in written:

@@ -198,8 +198,10 @@ def lock_finding(root: Path) -> Finding:
 def tree_findings(root: Path) -> list[Finding]:
     """Reports each lesson of notebooks/ that is missing or out of date; a learner's own work in one is fine."""
     try:
-        from coursework import publishing
+        from coursework import publishing, running
 
+        if not (root / "solutions").is_dir():
+            return released_findings(running.lessons(root / running.RELEASED), root)
         problems = publishing.outdated(root)
     except Exception as error:
         mend = "read the message, mend that lesson in solutions/, then: coursework publish"
@@ -207,6 +209,15 @@ def tree_findings(root: Path) -> list[Finding]:
     in_sync = Finding("ok", "lessons: notebooks/ are in sync with solutions/")
     mend = "coursework publish  (a notebook that you worked in is kept beside its fresh copy)"
     return [Finding("problem", f"lessons: {text}", mend) for text in problems] or [in_sync]
+
+
+def released_findings(released: list[Path], root: Path) -> list[Finding]:
+    """Reports each lesson of a students' tree that is missing."""
+    missing = [path for path in released if not (root / "notebooks" / path.name).exists()]
+    problems = [
+        Finding("problem", f"lessons: notebooks/{p.name}: missing", f"coursework reset {p.stem}") for p in missing
+    ]
+    return problems or [Finding("ok", "lessons: all that were given out are in notebooks/")]
 
 
 def first_line(error: BaseException) -> str:

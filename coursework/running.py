@@ -13,6 +13,7 @@ from coursework.run_tasks import Outcome, Task
 
 TREES = ("notebooks", "solutions")
 BOTH = "both"
+RELEASED = ".released"  # fresh notebooks, in what students get: there is no solutions/
 
 
 class RunError(ValueError):
@@ -22,13 +23,19 @@ class RunError(ValueError):
 # Finding lessons
 
 
-def course_tree(folder: Path) -> Path:
+def course_tree(folder: Path, *, complete: bool = False) -> Path:
     """Returns the folder if it is a course tree.
 
+    Args:
+        folder: where to look.
+        complete: whether solutions/ must be there, which students do not get.
+
     Raises:
-        RunError: if it lacks solutions/ or notebooks/.
+        RunError: if it lacks notebooks/ or solutions/.
     """
     missing = [f"{name}/" for name in TREES if not (folder / name).is_dir()]
+    if missing == ["solutions/"] and (folder / RELEASED).is_dir():
+        missing = missing if complete else []
     if missing:
         raise RunError(f"{folder} is not a course tree ({' and '.join(missing)} missing): go to the course's folder")
     return folder
@@ -177,9 +184,11 @@ def reset(root: Path, name: str) -> tuple[Path, Path | None]:
     """
     from coursework import publishing
 
-    picked = [path.stem for path in find_lessons(course_tree(root) / "solutions", [name])]
+    complete = (course_tree(root) / "solutions").is_dir()
+    picked = [path.stem for path in find_lessons(root / ("solutions" if complete else RELEASED), [name])]
     if len(picked) != 1:
         raise RunError(f"{name!r} picks several lessons: {', '.join(picked)}")
-    text = publishing.student_text(root, picked[0])
+    released = root / RELEASED / f"{picked[0]}.ipynb"
+    text = publishing.student_text(root, picked[0]) if complete else released.read_text(encoding="utf-8")
     path = root / "notebooks" / f"{picked[0]}.ipynb"
     return path, publishing.put(path, text, keep=True)

@@ -15,16 +15,17 @@ import nbformat
 import pytest
 from typer.testing import CliRunner
 
-from coursework import publishing
+from coursework import environment, publishing
+from coursework._files import write_atomically
 from coursework.cli import app
-from coursework.grading import gradebook
+from coursework.grading import gradebook, release
 from coursework.grading.derivations import DERIVATIONS, of_lesson
 from coursework.grading.points import Points, PointsError, read_points
 from coursework.grading.rebuilding import without_html
-from coursework.grading.release import course_api, programs_of_this_python
+from coursework.grading.release import CONFIG, course_api, programs_of_this_python
 from tests.test_grading import LESSONS, ROOT, SLICED, rows
 
-HELLO, NAME = "00_start_here", SLICED.name
+HELLO, FIRST, NAME = "00_start_here", "01_score_function", SLICED.name
 POINTS = "default: 2\nlessons:\n  3: 12\nexercises:\n  3.4: 2\nderivations:\n  3.3: 4\n"
 
 
@@ -35,7 +36,8 @@ def call(*arguments):
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
     """A course directory with lessons 00 and 03 assigned, as the command makes it."""
-    folder = tmp_path_factory.mktemp("course")
+    folder = tmp_path_factory.mktemp("course") / "ps 1 #ü (a)"
+    folder.mkdir()
     (folder / "points.yaml").write_text(POINTS)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
@@ -139,13 +141,15 @@ def answered(course: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def graded(course, tmp_path_factory):
-    """The course after two students' files were collected by nbgrader and graded."""
-    archive = course / "downloaded" / NAME / "archive"
-    archive.mkdir(parents=True)
-    nbformat.write(answered(course), archive / f"anna_{NAME}.ipynb")
-    moodle = archive / f"Ben Low_1234_assignsubmission_file_{NAME}.ipynb"
+    """The course after two students' files were collected and graded."""
+    anna = tmp_path_factory.mktemp("in") / f"anna_{NAME}.ipynb"
+    nbformat.write(answered(course), anna)
+    moodle = tmp_path_factory.mktemp("moodle") / f"Ben Low_1234_assignsubmission_file_{NAME}.ipynb"
     moodle.write_bytes((ROOT / "solutions" / f"{NAME}.ipynb").read_bytes())
-    nbgrader(course, "zip_collect", NAME)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        result = call("collect", anna, moodle, "--course", course)
+    assert result.exit_code == 0, result.output
     out = tmp_path_factory.mktemp("graded")
     command = ["grade", course / "submitted", "--out", out, "--course", course, "--points", course / "points.yaml"]
     with pytest.MonkeyPatch.context() as patch:
@@ -240,6 +244,140 @@ def test_html_tags_are_shown_and_formulas_stay():
     assert without_html("[x](JavaScript:alert) $\\href{data:text}{x}$ data") == (
         "[x](JavaScript :alert) $\\href{data :text}{x}$ data"
     )
+
+
+# -- assigning more, and what cannot be assigned -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Assigns without nbgrader: a lesson's release is its source."""
+
+    def generate(course, lesson):
+        text = release.source_path(course, lesson.name).read_text()
+        write_atomically(course / "release" / lesson.name / f"{lesson.name}.ipynb", text)
+        write_atomically(course / "gradebook.db", "")
+
+    monkeypatch.setattr(release, "generate", generate)
+    monkeypatch.chdir(ROOT)
+
+
+def contents(folder: Path) -> dict:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_lesson_that_is_added_leaves_the_instructors_settings_and_is_given_out_with_the_others(quick, tmp_path):
+    out = tmp_path / "ps1"
+    assert call("assign", "3", "--out", out).exit_code == 0
+    config = CONFIG + "c.LateSubmissionPlugin.penalty_method = 'zero'\n"
+    (out / "nbgrader_config.py").write_text(config)
+    assert call("assign", "1", "--out", out).exit_code == 0
+    assert (out / "nbgrader_config.py").read_text() == config
+    assert "## 03_sliced_score_matching, 3.3" in (out / "rubric.md").read_text()
+    assert "## 01_score_function, 1.2" in (out / "rubric.md").read_text()
+    with zipfile.ZipFile(out / "students.zip") as archive:
+        names = {name for name in archive.namelist() if name.endswith(".ipynb")}
+        readme = archive.read("coursework/README.md").decode()
+    assert names == {
+        f"coursework/{folder}/{lesson}.ipynb" for folder in ("notebooks", ".released") for lesson in (FIRST, NAME)
+    }
+    assert f"| {FIRST} | 6 | 6 | 1.2 | 2 |" in readme
+    assert f"| {NAME} | 6 | 6 | 3.3 | 2 |" in readme
+    before = contents(out)
+    assert call("assign", "1", "--out", out).exit_code == 0
+    assert contents(out) == before
+
+
+def test_an_assignment_that_fails_leaves_the_folder_as_it_was(quick, tmp_path, monkeypatch):
+    out = tmp_path / "above" / "ps1"
+    assert call("assign", "3", "--out", out).exit_code == 0
+    before = contents(out)
+    (out / "source" / NAME / f"{NAME}.ipynb").write_text("mine")
+    before = contents(out)
+
+    def fails(course, lesson):
+        raise release.AssignError("nbgrader refuses it")
+
+    monkeypatch.setattr(release, "generate", fails)
+    for folder in (out, tmp_path / "new" / "deep"):
+        result = call("assign", "1", "3", "--out", folder)
+        assert (result.exit_code, result.stderr) == (2, "coursework: nbgrader refuses it\n")
+    assert contents(out) == before
+    assert not (out / "source" / FIRST).exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["above"]
+
+
+@pytest.mark.parametrize("name", ["week?1", "ps%20", "100%", "ps[1]", "a*", "tab\t", os.fsdecode(b"M\xfc")])
+def test_a_path_that_nbgrader_mistakes_is_refused_before_anything_is_written(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for out in (tmp_path / name, tmp_path / name / "ps1"):
+        result = call("assign", "0", "--out", out)
+        assert result.exit_code == 2
+        assert result.stderr.count("\n") == 1
+        assert "nbgrader takes no folder with" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_refused_in_a_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "file").touch()
+    result = call("assign", "0", "--out", tmp_path / "file")
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+def test_a_configuration_that_is_no_program_is_refused_by_name(tmp_path):
+    (tmp_path / "nbgrader_config.py").write_text("c = (\n")
+    with pytest.raises(release.AssignError, match=r"nbgrader_config\.py: SyntaxError"):
+        course_api(tmp_path)
+
+
+# -- what students get -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def students_tree(quick, tmp_path, monkeypatch):
+    """The unpacked zip of lesson 03, as the current directory."""
+    assert call("assign", "3", "--out", tmp_path / "ps1").exit_code == 0
+    with zipfile.ZipFile(tmp_path / "ps1" / "students.zip") as archive:
+        archive.extractall(tmp_path)
+    monkeypatch.chdir(tmp_path / "coursework")
+    return tmp_path / "coursework"
+
+
+def test_students_get_a_fresh_lesson_from_what_was_given_out(students_tree):
+    mine, fresh = students_tree / "notebooks" / f"{NAME}.ipynb", students_tree / ".released" / f"{NAME}.ipynb"
+    mine.write_text("my work")
+    result = call("reset", "3")
+    assert result.exit_code == 0, result.output
+    assert mine.read_bytes() == fresh.read_bytes()
+    assert mine.with_name(f"{NAME}.mine-1.ipynb").read_text() == "my work"
+    assert "no lesson '5'" in call("reset", "5").stderr
+
+
+def test_the_doctor_misses_lessons_that_were_given_out_and_no_others(students_tree, monkeypatch):
+    monkeypatch.setattr(environment, "lock_finding", lambda root: environment.Finding("ok", "packages"))
+    result = call("doctor")
+    assert result.exit_code == 0, result.output
+    assert "lessons: all that were given out are in notebooks/" in result.stdout
+    (students_tree / "notebooks" / f"{NAME}.ipynb").unlink()
+    result = call("doctor")
+    assert result.exit_code == 1
+    assert f"mend: coursework reset {NAME}" in result.stdout
+
+
+@pytest.mark.parametrize("command", [("publish",), ("assign", "3", "--out", "x"), ("grade", ".", "--out", "x")])
+def test_what_needs_the_solutions_says_so(command, students_tree):
+    result = call(*command)
+    assert result.exit_code == 2
+    assert "is not a course tree (solutions/ missing)" in result.stderr
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+def test_make_lab_opens_the_first_lesson_that_is_there(students_tree):
+    done = subprocess.run(["make", "-n", "lab"], cwd=students_tree, capture_output=True, text=True, check=True)
+    assert f"default_url=/lab/tree/notebooks/{NAME}.ipynb" in done.stdout
 
 
 # -- points --------------------------------------------------------------------------------------------------------

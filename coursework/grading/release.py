@@ -8,17 +8,18 @@ import copy
 import io
 import os
 import re
+import shutil
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode, v4
 
-from coursework import publishing
-from coursework._files import write_atomically
+from coursework import publishing, running
+from coursework._files import check_writable, write_atomically
 from coursework.grading.derivations import Derivation
 from coursework.grading.handin import Lesson
 from coursework.grading.points import Points
@@ -32,15 +33,9 @@ c.CourseDirectory.course_id = "score_based_generative_models"
 c.ClearSolutions.code_stub = {"python": "raise NotAttempted"}
 c.ClearSolutions.text_stub = "*Write your answer here.*"
 
-# Collecting a folder of files, one for each student: put it to downloaded/LESSON/archive, then
-#   nbgrader zip_collect LESSON
-# "anna_03_sliced_score_matching.ipynb" is anna's, and so is what Moodle makes of it.
-c.FileNameCollectorPlugin.named_regexp = (
-    r".*[/\\\\](?P<student_id>[^/\\\\_]+)_(?:[^/\\\\]*_)?(?P<file_id>\\d\\d_[a-z0-9_]+)\\.ipynb$"
-)
-
-# Grade with `coursework grade submitted --course . --out graded`. nbgrader's own `autograde` executes whatever was
-# handed in, without a sandbox, as the user who calls it; with this variable the course's checks raise for it.
+# Collect with `coursework collect`, grade with `coursework grade submitted --course . --out graded`. nbgrader's own
+# `autograde` executes whatever was handed in, without a sandbox, as the user who calls it; with this variable the
+# course's checks raise for it.
 os.environ["COURSEWORK_GRADING"] = "1"
 '''
 HAND_IN = """# {title}
@@ -73,6 +68,9 @@ but grading uses other numbers.
 A written derivation is a text cell that begins with *Write your answer here*; formulas in LaTeX between dollar signs. A
 person reads it.
 
+A fresh copy of a lesson: `.venv/bin/coursework reset 03` (yours is kept beside it). What is wrong with the set-up:
+`.venv/bin/coursework doctor`.
+
 What counts is your function, not what the cell prints. A function that only calls the course's own solution counts as
 not attempted. Each exercise has 8 seconds.
 
@@ -86,27 +84,73 @@ PACKED_FILES = ("pyproject.toml", "requirements.lock", "environment.yml", "Makef
 KEPT = ("__pycache__", "grading")  # of the package: students need no grader, and the rubrics are in it
 
 
+WRITTEN = ("source", "release", "nbgrader_config.py", "gradebook.db", "rubric.md", "students.zip")
+
+
 class AssignError(ValueError):
     """The release cannot be made; the message says why."""
 
 
-def assign(root: Path, lessons: Sequence[Lesson], points: Points, out: Path) -> list[Path]:
+def assign(
+    root: Path, lessons: Sequence[Lesson], points: Points, out: Path, course: Sequence[Lesson] = ()
+) -> list[Path]:
     """Write a release of lessons into a folder, and return what an instructor looks for there.
 
-    root: the course tree. Lessons that were assigned into the folder before, and the gradebook, stay; a lesson that is
-    assigned again is replaced. Raises AssignError, PublishError.
+    root: the course tree; course: all lessons, by which those are known that were assigned there before. These stay,
+    and so do the gradebook and nbgrader_config.py; a lesson that is assigned again is replaced. The zip and the rubrics
+    are of all. Where it fails, the folder is what it was. Raises AssignError, PublishError, OSError.
     """
-    for lesson in lessons:
-        source = source_notebook(publishing.read(root / "solutions" / f"{lesson.name}.ipynb"), lesson, points)
-        write_atomically(out / "source" / lesson.name / f"{lesson.name}.ipynb", nbformat.writes(source) + "\n")
-    write_atomically(out / "nbgrader_config.py", CONFIG)
-    for lesson in lessons:
-        generate(out, lesson)
-    write_atomically(out / "rubric.md", rubric(lessons, points))
-    write_atomically(out / "students.zip", student_zip(root, out, lessons, points))
-    return [
-        out / name for name in ("source", "release", "gradebook.db", "nbgrader_config.py", "rubric.md", "students.zip")
-    ]
+    check_place(out)
+    worked = {lesson.name: publishing.read(root / "solutions" / f"{lesson.name}.ipynb") for lesson in lessons}
+    sources = {lesson.name: source_notebook(worked[lesson.name], lesson, points) for lesson in lessons}
+    packed = dict(packed_files(root))
+    check_writable(out / "students.zip")
+    with undone_on_failure(out, lessons):
+        for name, source in sources.items():
+            write_atomically(source_path(out, name), nbformat.writes(source) + "\n")
+        if not (out / "nbgrader_config.py").exists():
+            write_atomically(out / "nbgrader_config.py", CONFIG)
+        for lesson in lessons:
+            generate(out, lesson)
+        there = assigned(out, course or lessons)
+        write_atomically(out / "rubric.md", rubric(there, points))
+        write_atomically(out / "students.zip", student_zip(packed, out, there, points))
+    return [out / name for name in WRITTEN]
+
+
+def check_place(course: Path) -> None:
+    """Raises AssignError where nbgrader, or its database, would take the path of a course directory for another."""
+    text = str(course.resolve())
+    odd = next((c for c in text if c in "?%*[]" or not c.isprintable()), None)
+    if odd is not None:
+        raise AssignError(f"{course}: nbgrader takes no folder with {odd!r} in its path")
+
+
+def source_path(course: Path, lesson: str) -> Path:
+    """Where the source of a lesson lies in a course directory."""
+    return course / "source" / lesson / f"{lesson}.ipynb"
+
+
+def assigned(course: Path, lessons: Sequence[Lesson]) -> list[Lesson]:
+    """Those of the lessons that are assigned in a course directory."""
+    return [lesson for lesson in lessons if source_path(course, lesson.name).is_file()]
+
+
+@contextmanager
+def undone_on_failure(course: Path, lessons: Sequence[Lesson]) -> Iterator[None]:
+    """Takes back what was written into a course directory for these lessons, unless all goes well."""
+    made = [path for path in (course, *course.parents) if not path.exists()]
+    before = {path: path.read_bytes() for lesson in lessons if (path := source_path(course, lesson.name)).is_file()}
+    trees = [course / tree / lesson.name for tree in ("source", "release") for lesson in lessons]
+    new = [path for path in (*trees, *(course / name for name in WRITTEN)) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in [made[-1]] if made else new:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        for path, content in before.items():
+            write_atomically(path, content)
+        raise
 
 
 def source_notebook(worked: NotebookNode, lesson: Lesson, points: Points) -> NotebookNode:
@@ -164,6 +208,8 @@ def generate(course: Path, lesson: Lesson) -> None:
     """nbgrader's `generate_assignment` for a lesson. Raises AssignError."""
     with programs_of_this_python():
         result = course_api(course).generate_assignment(lesson.name, force=True, create=True)
+    if "KeyboardInterrupt" in result.get("error", ""):  # nbgrader takes it for a failure of its own
+        raise KeyboardInterrupt
     if not result["success"]:
         raise AssignError(f"{lesson.name}: nbgrader refuses it: {reason(result)}")
 
@@ -175,7 +221,10 @@ def course_api(course: Path, **directories: Path):
     from traitlets.config import Config, PyFileConfigLoader
 
     config, before = Config(), dict(os.environ)
-    config.merge(PyFileConfigLoader("nbgrader_config.py", path=str(course)).load_config())
+    try:
+        config.merge(PyFileConfigLoader("nbgrader_config.py", path=str(course)).load_config())
+    except Exception as error:  # the file is an instructor's, and a program
+        raise AssignError(f"{course / 'nbgrader_config.py'}: {type(error).__name__}: {error}") from None
     for name in set(os.environ) - set(before):  # what it sets is for nbgrader's own commands
         del os.environ[name]
     config.CourseDirectory.root = str(course.resolve())
@@ -204,12 +253,15 @@ def reason(result: dict) -> str:
     return (raised or lines or ["it does not say why"])[-1]
 
 
-def student_zip(root: Path, course: Path, lessons: Sequence[Lesson], points: Points) -> bytes:
-    """The zip for students: released notebooks, the package with its environment files, and how to hand in."""
-    files = dict(packed_files(root))
+def student_zip(packed: Mapping[str, bytes], course: Path, lessons: Sequence[Lesson], points: Points) -> bytes:
+    """The zip for students: released notebooks, the package with its environment files, and how to hand in.
+
+    The notebooks are in it twice: `coursework reset` takes fresh ones from the second place.
+    """
+    files = dict(packed)
     for lesson in lessons:
-        released = course / "release" / lesson.name / f"{lesson.name}.ipynb"
-        files[f"notebooks/{lesson.name}.ipynb"] = released.read_bytes()
+        released = (course / "release" / lesson.name / f"{lesson.name}.ipynb").read_bytes()
+        files |= {f"{folder}/{lesson.name}.ipynb": released for folder in ("notebooks", running.RELEASED)}
     files["README.md"] = hand_in_text(lessons, points).encode()
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
