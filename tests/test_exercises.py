@@ -111,7 +111,7 @@ def cases(exercise, seed):
     return [_draw(exercise, seed, i) for i in range(N_CASES)]
 
 
-VARIED = [exercise for exercise in EXERCISES if int(exercise.id.partition(".")[0]) < 4]
+VARIED = [exercise for exercise in EXERCISES if int(exercise.id.partition(".")[0]) < 5]
 every_varied = pytest.mark.parametrize("exercise", VARIED, ids=lambda e: e.id)
 
 
@@ -155,6 +155,25 @@ def test_one_point_is_a_batch_too(exercise):
     for position, name in enumerate(names):
         if name in BATCHES and exercise.id not in ONE_POINT_IS_NOTHING:
             assert any(len(case[position]) == 1 for seed in SEEDS for case in cases(exercise, seed)), name
+
+
+GIVEN_NUMBERS = {"noise", "z", "z_back", "u", "v", "probes", "generator"}
+WITH_NUMBERS = [e for e in VARIED if GIVEN_NUMBERS & set(inspect.signature(e.reference).parameters)]
+
+
+@pytest.mark.parametrize("exercise", WITH_NUMBERS, ids=lambda e: e.id)
+def test_own_random_numbers_are_named(exercise):
+    names = list(inspect.signature(exercise.reference).parameters)
+
+    def own(*args):
+        given = dict(zip(names, args, strict=True))
+        for name in GIVEN_NUMBERS & set(names):
+            given[name] = None if name == "generator" else torch.randn_like(given[name])
+        return exercise.reference(**given)
+
+    verdict = judge(exercise, own, seed=FRESH)
+    assert verdict.outcome == "wrong"
+    assert "random numbers of your own" in (verdict.misconception or "")
 
 
 @every_exercise

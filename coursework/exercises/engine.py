@@ -226,7 +226,8 @@ def observe_wrong(exercise: Exercise, misconception: Misconception, args: tuple[
 
 
 def _agree(got: Observed, other: Observed | None, rtol: float) -> bool:
-    return other is not None and all(not _difference(got[k], v, rtol) for k, v in other.items())
+    """Whether two observations are the same; where `other` has None, anything will do."""
+    return other is not None and all(v is None or not _difference(got[k], v, rtol) for k, v in other.items())
 
 
 def _same(a: Any, b: Any) -> bool:

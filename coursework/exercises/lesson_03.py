@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from coursework.exercises.draws import count, covariances, normal, sizes, uniform
 from coursework.exercises.engine import Exercise, Misconception
-from coursework.exercises.observers import value_and_gradient
+from coursework.exercises.observers import own_numbers, steady, value_and_gradient
 
 # -- what several exercises share --------------------------------------------------------------------------------------
 
@@ -64,9 +64,10 @@ FORM = Exercise(
     title="the Jacobian in one direction",
     reference=quadratic_form,
     draw=_draw_direction,
-    observe=value_and_gradient,
+    observe=steady(value_and_gradient),
     rtol=1e-11,
     misconceptions=(
+        own_numbers("v", quadratic_form),
         Misconception(
             "the values are right, but no gradient reaches the score's parameters: the product was computed without a "
             "graph. A loss made of it would train nothing. With `torch.autograd.grad` pass create_graph=True; do not detach.",
@@ -138,7 +139,9 @@ HUTCHINSON = Exercise(
     title="Hutchinson's estimate of a trace",
     reference=hutchinson,
     draw=_draw_hutchinson,
+    observe=steady(),
     misconceptions=(
+        own_numbers("probes", hutchinson),
         Misconception(
             "you sum over the probes: the estimate is their mean, otherwise it grows with M.",
             lambda matrices, probes: hutchinson(matrices, probes) * probes.shape[1],
@@ -342,9 +345,10 @@ SLICED = Exercise(
     title="the sliced objective",
     reference=ssm_loss,
     draw=_draw_direction,
-    observe=value_and_gradient,
+    observe=steady(value_and_gradient),
     rtol=1e-11,
     misconceptions=(
+        own_numbers("v", ssm_loss),
         Misconception(
             "no gradient flows through v^T J v: only the square would be trained, and the score shrinks to zero. Keep "
             "the graph (create_graph=True with `torch.autograd.grad`, no detach).",
@@ -435,9 +439,10 @@ REDUCED = Exercise(
     title="the variance-reduced objective",
     reference=ssm_vr_loss,
     draw=_draw_directions,
-    observe=value_and_gradient,
+    observe=steady(value_and_gradient),
     rtol=1e-11,
     misconceptions=(
+        own_numbers("v", ssm_vr_loss),
         Misconception(
             "this is the circulating formula, with 1/2 on v^T J v and an extra v^T s. Its minimiser is half of the score.",
             _reduced(trace=0.5, along=1.0, weight=0.5),

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from coursework.exercises.draws import covariances, normal, uniform
+from coursework.exercises.draws import count, covariances, normal, sizes, uniform
 from coursework.exercises.engine import Exercise, Misconception
-from coursework.exercises.observers import value_and_gradient
+from coursework.exercises.observers import on_its_device, on_the_cpu, own_numbers, steady, value_and_gradient
 
 Function = Callable[[Tensor], Tensor]
 
@@ -26,9 +26,10 @@ class Affine:
 
 
 def _draw_affine(generator: Generator) -> tuple[Affine, Tensor, Tensor, Tensor]:
-    function = Affine(0.5 * normal(generator, 3, 3), normal(generator, 3))
+    b, d = sizes(generator)
+    function = Affine(0.5 * normal(generator, d, d), normal(generator, d))
     sigma = uniform(generator, low=0.3, high=0.8)
-    return function, 1 + normal(generator, 5, 3), sigma, normal(generator, 5, 3)
+    return function, 1 + normal(generator, b, d), sigma, normal(generator, b, d)
 
 
 # -- 4.1 the denoising loss --------------------------------------------------------------------------------------------
@@ -48,8 +49,9 @@ DSM = Exercise(
     title="the denoising loss",
     reference=dsm_loss,
     draw=_draw_affine,
-    observe=value_and_gradient,
+    observe=steady(value_and_gradient),
     misconceptions=(
+        own_numbers("noise", dsm_loss),
         Misconception(
             "the target has the wrong sign. The label is -noise / sigma (back to where the point came from), so the residual "
             "is s - (-noise / sigma) = s + noise / sigma. With yours a perfectly trained network points away from the data.",
@@ -117,7 +119,7 @@ def loss_floor(covariance: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _draw_floor(generator: Generator) -> tuple[Tensor, Tensor]:
-    return covariances(generator, 1, 3)[0], uniform(generator, low=0.3, high=0.9)
+    return covariances(generator, 1, count(generator, 2, 12))[0], uniform(generator, low=0.3, high=0.9)
 
 
 def _score_square(covariance: Tensor, noise_variance: Tensor | float) -> Tensor:
@@ -198,9 +200,9 @@ def silent_loss(n_dims: int, sigma: Tensor, power: int) -> Tensor:
 
 
 def _draw_silent(generator: Generator) -> tuple[int, Tensor, int]:
-    n_dims = int(torch.randint(2, 60, (), generator=generator))
-    power = int(torch.randint(0, 2, (), generator=generator)) * 3  # 0 or 3: with 1 or 2 some mistakes coincide
-    return n_dims, uniform(generator, 5, low=0.05, high=0.8), power
+    n_dims = count(generator, 2, 60)
+    power = (0, 3, 5, 6)[count(generator, 0, 3)]  # with others some mistakes coincide
+    return n_dims, uniform(generator, count(generator, 1, 9), low=0.05, high=0.8), power
 
 
 SILENT = Exercise(
@@ -259,8 +261,9 @@ DENOISER = Exercise(
     title="the denoiser that amplifies",
     reference=denoiser_loss,
     draw=_draw_affine,
-    observe=value_and_gradient,
+    observe=steady(value_and_gradient),
     misconceptions=(
+        own_numbers("noise", denoiser_loss),
         Misconception(
             "this is the circulating loss (with its 1/2): it subtracts x where x_t belongs, and its best denoiser is E[x + noise | x_t].",
             lambda denoiser, x, sigma, noise: _residual_loss((x - denoiser(x + sigma * noise)) / sigma + noise / sigma),
@@ -329,8 +332,9 @@ def _three_answers(attempt: Callable[..., Any], args: tuple[Any, ...]) -> dict[s
 
 def _draw_conversion(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """alpha^2 + sigma^2 is not 1 here: VP's shortcuts must not be needed."""
-    alpha, sigma = uniform(generator, 5, low=0.3, high=0.9), uniform(generator, 5, low=0.3, high=1.5)
-    return normal(generator, 5, 3), normal(generator, 5, 3), alpha, sigma
+    b, d = sizes(generator)
+    alpha, sigma = uniform(generator, b, low=0.3, high=0.9), uniform(generator, b, low=0.3, high=1.5)
+    return normal(generator, b, d), normal(generator, b, d), alpha, sigma
 
 
 def _translate(noise_of: Callable, data_of: Callable, velocity_of: Callable) -> Callable[..., Answers]:
@@ -428,9 +432,10 @@ def wiener(x_t: Tensor, mean: Tensor, covariance: Tensor, alpha: Tensor, sigma: 
 
 
 def _draw_wiener(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    mean, covariance = 1 + normal(generator, 3), covariances(generator, 1, 3)[0]
+    b, d = sizes(generator)
+    mean, covariance = 1 + normal(generator, d), covariances(generator, 1, d)[0]
     alpha, sigma = uniform(generator, low=0.3, high=0.9), uniform(generator, low=0.3, high=0.8)
-    return normal(generator, 5, 3), mean, covariance, alpha, sigma
+    return normal(generator, b, d), mean, covariance, alpha, sigma
 
 
 def _linear(centre: int, gain: int, signal: int, noise: int) -> Callable[..., Tensor]:
@@ -461,7 +466,27 @@ WIENER = Exercise(
     title="the Wiener denoiser",
     reference=wiener,
     draw=_draw_wiener,
+    observe=on_its_device(),
     misconceptions=(
+        on_the_cpu(_linear(centre=1, gain=1, signal=2, noise=2)),
+        Misconception(
+            "alpha and sigma have to be squared in the covariance of x_t: it is alpha^2 covariance + sigma^2 I.",
+            _linear(centre=1, gain=1, signal=1, noise=1),
+        ),
+        Misconception(
+            "the gain has one alpha: Cov(x_0, x_t) = alpha covariance. Both squares stand inside the inverse.",
+            _linear(centre=1, gain=2, signal=2, noise=2),
+        ),
+        Misconception(
+            "the clean mean stands outside without alpha: with a useless x_t the best guess is the mean itself.",
+            lambda x_t, mean, covariance, alpha, sigma: (
+                wiener(x_t, mean, covariance, alpha, sigma) + (alpha - 1) * mean
+            ),
+        ),
+        Misconception(
+            "the score has the wrong sign in Tweedie's formula: x_t - alpha mean is pulled back, not pushed away.",
+            lambda x_t, mean, covariance, alpha, sigma: 2 * x_t / alpha - wiener(x_t, mean, covariance, alpha, sigma),
+        ),
         Misconception(
             "you centre x_t with the clean mean: the mean of x_t is alpha times it.",
             _linear(centre=0, gain=1, signal=2, noise=2),

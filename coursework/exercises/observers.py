@@ -51,26 +51,43 @@ def _alike(a: Any, b: Any) -> bool:
     return a.shape == b.shape and torch.allclose(a.detach().double(), b.detach().double(), rtol=1e-9, equal_nan=True)
 
 
-def own_numbers(argument: str) -> Misconception:
+def own_numbers(argument: str, right: Callable[..., Any]) -> Misconception:
     """The mistake of drawing random numbers where they are given, for exercises that `steady` observes."""
+
+    def wrong(*args: Any) -> Any:
+        value = right(*args)
+        return tuple(v + torch.randn(()) for v in value) if isinstance(value, tuple) else value + torch.randn(())
+
     return Misconception(
         "you draw random numbers of your own: two calls with the same arguments give two answers. Use the argument "
         f"`{argument}`.",
-        lambda *args: torch.randn(2),
+        wrong,
     )
 
 
 def on_its_device(observe: Callable[..., Observed] = result) -> Callable[..., Observed]:
     """An observer that also counts failures, 0 or 1, where the arguments lie on another device than the CPU.
 
-    torch's device "meta" stands for any: every machine has it, and it has shapes without values. Single numbers stay on
-    the CPU, as torch allows, and an attempt that needs values passes.
+    torch's device "meta" stands for any: every machine has it, and it has shapes without values. Single numbers stay
+    on the CPU, as torch allows, and an attempt that needs values passes. A recorded mistake that mixes devices has
+    None: it names the same mistake on one device as well.
     """
 
     def observed(attempt: Callable[..., Any], args: tuple[Any, ...]) -> Observed:
-        return {**observe(attempt, args), DEVICE: torch.tensor(_mixes_devices(attempt, args))}
+        seen, mixed = observe(attempt, args), _mixes_devices(attempt, args)
+        recorded = getattr(attempt, "__module__", "").startswith("coursework.exercises.")
+        return {**seen, DEVICE: None if recorded and mixed else torch.tensor(int(mixed))}
 
     return observed
+
+
+def on_the_cpu(right: Callable[..., Any]) -> Misconception:
+    """The mistake of making tensors on the CPU in a function that is right there."""
+    return Misconception(
+        "right on the CPU only: torch.eye(n) lies on the CPU, wherever your arguments are. Write "
+        "`torch.eye(n, dtype=x.dtype, device=x.device)`, or torch.eye(n).to(x).",
+        right,
+    )
 
 
 def _mixes_devices(attempt: Callable[..., Any], args: tuple[Any, ...]) -> bool:

@@ -41,7 +41,7 @@ def conversions_by_linear_systems(score_value, x_t, alpha, sigma):
 
 def wiener_by_tweedie(x_t, mean, covariance, alpha, sigma):
     """Tweedie's formula with the score by automatic differentiation."""
-    noisy = alpha**2 * covariance + sigma**2 * torch.eye(len(mean), dtype=mean.dtype)
+    noisy = alpha**2 * covariance + sigma**2 * torch.eye(len(mean)).to(mean)
     leaf = x_t.detach().requires_grad_()
     law = torch.distributions.MultivariateNormal(alpha * mean, noisy)
     (score,) = torch.autograd.grad(law.log_prob(leaf).sum(), leaf)
@@ -56,7 +56,7 @@ def wiener_by_mixture(x_t, mean, covariance, alpha, sigma):
 def wiener_by_least_squares(x_t, mean, covariance, alpha, sigma):
     """The minimiser of |x_t - alpha x|^2 / sigma^2 + (x - mean)^T covariance^{-1} (x - mean), by stacked rows."""
     root = torch.linalg.cholesky(torch.linalg.inv(covariance)).T
-    rows = torch.cat([alpha / sigma * torch.eye(len(mean), dtype=mean.dtype), root])
+    rows = torch.cat([alpha / sigma * torch.eye(len(mean)).to(mean), root])
     targets = torch.cat([x_t.T / sigma, (root @ mean)[:, None].expand(-1, len(x_t))])
     return torch.linalg.lstsq(rows, targets).solution.T
 
