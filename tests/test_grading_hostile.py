@@ -118,7 +118,7 @@ def test_there_are_enough_attacks_and_they_differ():
 @pytest.mark.parametrize("meanwhile", ["", 'os.write(3, b"x")'], ids=["silent", "one byte"])
 def test_who_sleeps_uses_up_the_submissions_time(meanwhile, grader):
     source = inside(f"import os, time\n{meanwhile}\ntime.sleep(1e6)")
-    mark, used = grader._grade_exercise(find("3.4"), LESSON, hand_in(source), {}, cpu=0.5)
+    mark, used = grader._grade_exercise(find("3.4"), LESSON, hand_in(source), [], cpu=0.5)
     assert "stopped after" in mark.message
     assert used == pytest.approx(0.5, abs=0.01)
 

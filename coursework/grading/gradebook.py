@@ -86,7 +86,7 @@ def _save_one(record: Record, lesson: Lesson, course: Path, folder: Path, api) -
         handed_in = _as_graded(record, lesson)
     except HandInError as error:
         return str(error)
-    notebook = rebuilt(nbformat.read(_released(course, lesson), as_version=4), handed_in, record.marks)
+    notebook = rebuilt(nbformat.read(_released(course, lesson), as_version=4), handed_in, lesson, record.marks)
     place = folder / student / lesson.name
     write_atomically(place / f"{lesson.name}.ipynb", nbformat.writes(notebook) + "\n")
     timestamp = record.submission.path.parent / "timestamp.txt"

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from coursework.exercises.engine import Exercise, lesson_exercises
-from coursework.grading import stage
+from coursework.grading import answers, stage
 from coursework.grading.handin import HandIn, Lesson
 from coursework.grading.marking import Exam, Mark
 from coursework.grading.service import Sandbox
@@ -29,11 +29,15 @@ class Rules:
         names = (f"lesson_{lesson.number:02d}", "engine", "observers", "draws", "attempt")
         sources = [(stage.PACKAGE / "exercises" / f"{name}.py").read_bytes() for name in names]
         own = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem in JUDGING]
-        rules = repr((self.secret, sorted(self.allowed), sorted(lesson.functions.items()))).encode()
+        rules = repr(
+            (self.secret, sorted(self.allowed), sorted(lesson.functions.items()), sorted(lesson.known))
+        ).encode()
         return hashlib.sha256(b"\0".join([rules, *sources, *own])).hexdigest()[:24]
 
 
-JUDGING = ("cases", "cells", "grader", "handin", "marking", "stage", "wire", "withheld", "worker")
+JUDGING = (
+    "answers", "cases", "cells", "grader", "handin", "magics", "marking", "stage", "wire", "withheld", "worker",
+)  # fmt: skip
 
 
 class Grader:
@@ -67,7 +71,7 @@ class Grader:
             text = f"the notebook cannot be graded: {handed_in.problem}"
             return [Mark(e.id, "not attempted", text, flag="unreadable") for e in exercises], [text]
         marks: list[Mark] = []
-        left, given = BUDGET, {}
+        left, given = BUDGET, list[dict[str, str]]()
         for number, exercise in enumerate(exercises):
             still_to_come = len(exercises) - number - 1
             cpu = max(RESERVED, min(LONGEST, left - RESERVED * still_to_come))
@@ -76,35 +80,51 @@ class Grader:
             marks.append(mark)
             if mark.outcome != "passed":
                 name = lesson.functions[exercise.id]
-                given[name] = stage.source_of(exercise, name)
-        return marks, list(handed_in.remarks)
+                given.append({"exercise": exercise.id, "name": name, "source": stage.source_of(exercise, name)})
+        return marks, [*handed_in.remarks, *answers.remarks(handed_in.cells, lesson)]
 
     def _grade_exercise(
         self,
         exercise: Exercise,
         lesson: Lesson,
         handed_in: HandIn,
-        given: dict[str, str],
+        given: list[dict[str, str]],
         cpu: float,
         salt: str = "",
     ) -> tuple[Mark, float]:
-        """The mark of one exercise and the CPU seconds that it used.
+        """The mark of one exercise and the CPU seconds that it used: that of the first place where it passes, if any.
 
-        given: the references of earlier exercises that did not pass, as the learner's own checks gave them.
+        given: earlier exercises that did not pass, with their references, as the learner's own checks gave them.
         """
-        own = position(handed_in, "exercise", exercise.id)
-        if own is None:
+        marks, used, exam = [], 0.0, Exam(exercise, self.rules.secret, salt)
+        for place in answers.places(handed_in.cells, exercise.id, lesson.functions[exercise.id]):
+            mark, more = self._grade_place(place, exam, lesson, handed_in, given, max(RESERVED, cpu - used))
+            used += more
+            if mark.outcome == "passed":
+                return mark, used
+            marks.append(mark)
+        if not marks:
             return Mark(exercise.id, "not attempted", "its cell is not in the notebook", flag="cell missing"), 0.0
-        name, exam = lesson.functions[exercise.id], Exam(exercise, self.rules.secret, salt)
+        return marks[0], used
+
+    def _grade_place(
+        self,
+        place: answers.Place,
+        exam: Exam,
+        lesson: Lesson,
+        handed_in: HandIn,
+        given: list[dict[str, str]],
+        cpu: float,
+    ) -> tuple[Mark, float]:
+        """The mark of what stands in one place, and the CPU seconds that it used."""
+        exercise, name = exam.exercise, lesson.functions[exam.exercise.id]
         request: dict[str, Any] = {
             "exercise": exercise.id,
             "cases": exam.recorded,
             "noise": exam.noise,
-            "name": name,
             "cells": [{"source": cell.source, "role": cell.role} for cell in handed_in.cells],
-            "own": own,
-            "until": max(own, position(handed_in, "check", exercise.id) or 0),
-            "given": {function: source for function, source in given.items() if function != name},
+            "wanted": {"exercise": exercise.id, "name": name, **place._asdict()},
+            "given": [entry for entry in given if entry["name"] != name],
             "reference": {},
             "cpu": cpu,
             "wall": 2 * cpu + 3,
@@ -128,9 +148,3 @@ def judged(exam: Exam, data: bytes, ended: str, cpu: float) -> Mark:
     except Exception as error:
         text = f"the answer could not be judged ({type(error).__name__})"
         return Mark(exam.exercise.id, "wrong", text, flag="could not be judged")
-
-
-def position(handed_in: HandIn, role: str, exercise: str) -> int | None:
-    """The number of the cell that has this role for an exercise, None where there is none."""
-    found = (i for i, cell in enumerate(handed_in.cells) if cell.role == role and cell.exercise == exercise)
-    return next(found, None)

@@ -1,10 +1,11 @@
 """Reading a notebook that a learner handed in: its cells and written answers. Nothing here trusts a file."""
 
+import hashlib
 import json
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 LARGEST = 20 << 20  # bytes of a notebook
@@ -20,10 +21,14 @@ class HandInError(ValueError):
 
 @dataclass(frozen=True)
 class Lesson:
-    """A lesson that can be graded: its notebook's name without .ipynb, and its exercises' function names by id."""
+    """A lesson that can be graded: its notebook's name without .ipynb, and its exercises' function names by id.
+
+    `known` has the role of each of its own cells by the digest of its source (see `digest`): "lesson" or "setup".
+    """
 
     name: str
     functions: Mapping[str, str]
+    known: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def number(self) -> int:
@@ -57,8 +62,9 @@ def course_lessons(root: Path) -> list[Lesson]:
     """The lessons of a course tree that have exercises, in order. Raises PublishError where one cannot be read."""
     from coursework import publishing
 
-    found = [(path.stem, functions(publishing.read(path))) for path in publishing.sources(root)]
-    return [Lesson(name, names) for name, names in found if names]
+    read = [(path.stem, publishing.read(path)) for path in publishing.sources(root)]
+    found = [Lesson(name, functions(notebook), known(notebook)) for name, notebook in read]
+    return [lesson for lesson in found if lesson.functions]
 
 
 def functions(notebook: Mapping) -> dict[str, str]:
@@ -69,6 +75,17 @@ def functions(notebook: Mapping) -> dict[str, str]:
             name, number = re.search(r'^(\w+) = check\("([\d.]+)"', cell.source, re.MULTILINE).groups()
             found[number] = name
     return found
+
+
+def known(notebook: Mapping) -> dict[str, str]:
+    """The roles of the cells of one of our notebooks that learners need not touch, by the digest of their sources."""
+    roles = {digest(cell.source): cell.metadata.get("coursework", {}).get("role") for cell in notebook.cells}
+    return {key: role for key, role in roles.items() if role in ("lesson", "setup")}
+
+
+def digest(source: str) -> str:
+    """What tells a cell's source from others, whatever its white space."""
+    return hashlib.sha256("".join(source.split()).encode()).hexdigest()[:16]
 
 
 def content(path: Path) -> bytes:
@@ -94,7 +111,7 @@ def parse(data: bytes, lesson: Lesson) -> HandIn:
     if sum(len(cell.source) for cell in cells) > LONGEST:
         return HandIn(problem="it holds more than a million characters of code")
     answers = {name: text for name, text in answers.items() if name.startswith("derivation-")}
-    return replace(_complete(cells, lesson), answers=answers)
+    return HandIn(tuple(cells), answers=answers)
 
 
 def cells_of(data: bytes) -> list[dict]:
@@ -135,31 +152,13 @@ def mark_of(cell: dict) -> tuple[str, str]:
 
 
 def _cell(cell: dict, lesson: Lesson) -> Cell:
+    """A code cell. A lesson's is one that has a lesson's source: what its metadata say makes none of another."""
     text = source_of(cell)
     role, exercise = mark_of(cell)
-    if role in ("check", "exercise"):
-        return Cell(text, role, exercise) if exercise in lesson.functions else Cell(text)
-    return Cell(text, role if role in ("setup", "lesson") else "")
+    if role in ("check", "exercise") and exercise in lesson.functions:
+        return Cell(text, role, exercise)
+    return Cell(text, lesson.known.get(digest(text), ""))
 
 
 def _table(value: object) -> dict:
     return value if isinstance(value, dict) else {}
-
-
-def _complete(cells: list[Cell], lesson: Lesson) -> HandIn:
-    """One cell for each exercise: the last that bears its mark, else the last that defines its function."""
-    remarks, chosen = [], {}
-    for number, name in lesson.functions.items():
-        marked = [i for i, cell in enumerate(cells) if cell.role == "exercise" and cell.exercise == number]
-        defining = [i for i, cell in enumerate(cells) if re.search(rf"^def {name}\b", cell.source, re.MULTILINE)]
-        if len(marked) > 1:
-            remarks.append(f"{number}: {len(marked)} cells bear its mark; the last one counts")
-        if not marked and defining:
-            remarks.append(f"{number}: its cell has lost its mark; the last one that defines {name} counts")
-        if marked or defining:
-            chosen[(marked or defining)[-1]] = number
-    result = [
-        Cell(cell.source, "exercise", chosen[i]) if i in chosen else
-        Cell(cell.source) if cell.role == "exercise" else cell for i, cell in enumerate(cells)
-    ]  # fmt: skip
-    return HandIn(tuple(result), remarks=tuple(remarks))

@@ -8,21 +8,15 @@ from nbformat import NotebookNode, v4
 
 from coursework.exercises.engine import Verdict, find
 from coursework.exercises.report import Box, verdict_box
-from coursework.grading.handin import HandIn
+from coursework.grading.answers import places
+from coursework.grading.handin import HandIn, Lesson, digest
 from coursework.grading.marking import Mark
 
 
-def rebuilt(released: NotebookNode, handed_in: HandIn, marks: Iterable[Mark]) -> NotebookNode:
+def rebuilt(released: NotebookNode, handed_in: HandIn, lesson: Lesson, marks: Iterable[Mark]) -> NotebookNode:
     """The released notebook with a learner's answers and extra cells, and the outcome as the output of each check."""
     by_exercise = {mark.exercise: mark for mark in marks}
-    before: dict[str, list[str]] = {}
-    extra: list[str] = []
-    sources: dict[str, str] = {}
-    for cell in handed_in.cells:
-        if cell.role == "exercise":
-            sources[cell.exercise], before[cell.exercise], extra = cell.source, extra, []
-        elif cell.role == "" and cell.source.strip():
-            extra.append(cell.source)
+    sources, before, after = _own_cells(released, handed_in, lesson)
     cells = []
     for cell in released.cells:
         own, name = cell.metadata.get("coursework", {}), cell.metadata.get("nbgrader", {}).get("grade_id")
@@ -34,9 +28,32 @@ def rebuilt(released: NotebookNode, handed_in: HandIn, marks: Iterable[Mark]) ->
         elif name in handed_in.answers and cell.metadata.nbgrader.get("solution"):
             cell.source = without_html(handed_in.answers[name])
         cells.append(cell)
-    cells += [v4.new_code_cell(text) for text in extra]
+    cells += [v4.new_code_cell(text) for text in after]
     released.cells = cells
     return released
+
+
+def _own_cells(
+    released: NotebookNode, handed_in: HandIn, lesson: Lesson
+) -> tuple[dict[str, str], dict[str, list[str]], list[str]]:
+    """The answers by exercise, and the other code that is a learner's: what stands before each, and after the last.
+
+    All that grading may execute is there: also a cell that says that it is the lesson's, and a check that was edited.
+    """
+    answering: dict[int, list[str]] = {}
+    for exercise, name in lesson.functions.items():
+        for place in places(handed_in.cells, exercise, name)[:1]:
+            answering.setdefault(place.own, []).append(exercise)
+    ours = {digest(cell.source) for cell in released.cells}
+    sources: dict[str, str] = {}
+    before: dict[str, list[str]] = {}
+    extra: list[str] = []
+    for number, cell in enumerate(handed_in.cells):
+        for exercise in answering.get(number, ()):
+            sources[exercise], before[exercise], extra = cell.source, extra, []
+        if number not in answering and cell.source.strip() and digest(cell.source) not in ours:
+            extra.append(cell.source)
+    return sources, before, extra
 
 
 def without_html(text: str) -> str:

@@ -14,7 +14,7 @@ from coursework._files import write_atomically
 from coursework.exercises.engine import Exercise
 
 PACKAGE = Path(coursework.__file__).parent
-SANDBOXED = ("__init__", "cases", "cells", "sandbox", "wire", "withheld", "worker")
+SANDBOXED = ("__init__", "cases", "cells", "magics", "sandbox", "wire", "withheld", "worker")
 LEFT_OUT = ("trained", "__pycache__")
 WITHHELD_ARGUMENTS = ("reference", "misconceptions", "hints")
 

@@ -221,9 +221,8 @@ def answer(request: Mapping[str, Any]) -> bytes:
     remarks: list[str] = []
 
     def work() -> str:
-        function, passed_over = cells.define(
-            request["cells"], request["own"], request["until"], request["name"], request["given"]
-        )
+        wanted = cells.Wanted(**request["wanted"])
+        function, passed_over = cells.define(request["cells"], wanted, request["given"], request["cpu"])
         remarks.extend(passed_over)
         withheld.touched.clear()  # by statements that nothing needs
         if not callable(function):
