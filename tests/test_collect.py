@@ -17,7 +17,8 @@ from coursework.cli import app
 from coursework.grading import archives, collecting, handin
 from coursework.grading.archives import Archive, ArchiveError
 from coursework.grading.class_list import ClassList, Person
-from coursework.grading.collecting import TABLE, CollectError, read_table
+from coursework.grading.collected import TABLE, read_table
+from coursework.grading.collecting import CollectError
 from tests.test_grading_finding import BLANK, COURSE, FULL, HALF, LANGEVIN, NAMES, SCORE, SLICED, notebook, put
 
 X = "03_sliced_score_matching.ipynb"
@@ -107,6 +108,7 @@ FORMS = {
         f"B/Ben Low_2_assignsubmission_file_/{X}": "Ben Low",
     },
     "Windows": {f"anna\\{X}": "anna", f"ben\\{X}": "ben"},
+    "with dots": {f"./anna/{X}": "anna", f"./ben/./{X}": "ben"},
 }  # fmt: skip
 
 
@@ -284,6 +286,23 @@ def test_who_handed_in_no_notebook_has_a_folder_and_a_note(place):
     assert list(place.tree) == [("anna", 3)]
 
 
+@pytest.mark.parametrize("as_folder", [False, True], ids=["zip", "folder"])
+@pytest.mark.parametrize("start", ["{}", "{}_1_assignsubmission_file_"])
+def test_who_handed_in_nothing_that_is_seen_is_there_too(start, as_folder, place):
+    ann, ben, cem = (start.format(name) for name in ("Ann", "Ben", "Cem"))
+    files = [(f"{ann}/{X}", FULL), (f"{ben}/.ipynb_checkpoints/{X}", FULL), (f"__MACOSX/{ann}/._{X}", "")]
+    source = zipped(*files, (f"{cem}/", ""))
+    if as_folder:
+        source = place.folder / "in"
+        for name, text in files:
+            put(source / name, text)
+        (source / cem).mkdir()
+    done = place.collect(source)
+    assert sorted(path.name for path in place.out.iterdir() if path.is_dir()) == ["Ann", "Ben", "Cem"]
+    assert place.tree == {("Ann", 3): FULL}
+    assert [note.rpartition(": ")[2] for note in done.notes] == ["it is hidden", "an empty folder"]
+
+
 def test_a_dry_run_writes_nothing_and_says_the_same(place):
     source = zipped((f"anna_{X}", FULL), ("x.ipynb", FULL))
     dry = place.collect(source, dry=True)
@@ -443,6 +462,23 @@ def test_special_files_in_a_folder_are_noted(place):
         "it is a link",
         "it is no plain file",
     ]
+
+
+def test_of_one_student_few_notes_are_printed(place):
+    done = place.collect(zipped((f"ben/{X}", FULL), *((f"eve/{i}.ipynb", "{}") for i in range(99))))
+    assert len(done.notes) == collecting.MOST_NOTES + 1
+    assert done.notes[-1] == "eve: more notes on this student are in collected.csv"
+    assert len(read_table(place.out / TABLE)) == 100
+
+
+def test_a_folder_that_cannot_be_made_is_a_note(place):
+    place.out.mkdir()
+    (place.out / "anna").touch()
+    (place.out / "cem").touch()
+    done = place.collect(zipped((f"anna/{X}", FULL), (f"ben/{X}", HALF), ("cem/x.py", "")))
+    assert place.tree == {("ben", 3): HALF}
+    assert len(done.notes) == 2
+    assert "not collected: " in done.notes[0]
 
 
 # -- the command -----------------------------------------------------------------------------------------------------

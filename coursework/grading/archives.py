@@ -9,7 +9,7 @@ import re
 import stat
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +27,7 @@ LARGEST_ZIP = 200 << 20  # bytes of a zip in it, packed, and of all that is read
 MOST_BYTES = 16 << 30  # that are read from one archive or folder
 LARGEST_RATIO = 200  # of a file's size to its packed size, where it is larger than 1 MB
 LONGEST_NAME = 1_000
+HIDDEN, EMPTY = "it is hidden", "an empty folder"
 
 
 class ArchiveError(ValueError):
@@ -37,8 +38,9 @@ class ArchiveError(ValueError):
 class Item:
     """A file in an archive.
 
-    `parts` is its path there; of a file in an inner zip `inside` has the rest. `time` is when it was last changed, as
-    whoever packed it says; `problem` is why it is not read.
+    `parts` is its path there, and "." at its end stands for a folder in which nothing lies; of a file in an inner zip
+    `inside` has the rest. `time` is when it was last changed, as whoever packed it says; `problem` is why it is not
+    read.
     """
 
     parts: tuple[str, ...]
@@ -163,10 +165,19 @@ def _open_zip(file: BinaryIO, most: int) -> zipfile.ZipFile:
 
 
 def _zip_items(archive: zipfile.ZipFile) -> Iterator[Item]:
+    full = {
+        parts[:i]
+        for parts in (_parts(_name(info)[0]) for info in archive.infolist())
+        for i in range(1, min(len(parts), LONGEST_NAME))
+    }
     for info in archive.infolist():
         name, problem = _name(info)
-        parts = tuple(part for part in name.split("/") if part not in ("", "."))
-        if not parts or name.endswith("/") or (_is_hidden(parts) and not problem):
+        parts = _parts(name)
+        if not parts:
+            continue
+        if name.endswith("/") and not problem:
+            if parts not in full:
+                yield Item((*parts, "."), bytes, problem=EMPTY)
             continue
         time = None
         if info.date_time > (1980, 1, 1, 0, 0, 0):
@@ -186,7 +197,13 @@ def _name(info: zipfile.ZipInfo) -> tuple[str, str]:
         return name, "a null character is in its name"
     if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
         return name, "its path leads out of the archive"
+    if is_hidden(name.split("/")):
+        return name[:LONGEST_NAME], HIDDEN
     return name[:LONGEST_NAME], "its name is too long" if len(name) > LONGEST_NAME else ""
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(part for part in name.split("/") if part not in ("", "."))
 
 
 def _problem(info: zipfile.ZipInfo) -> str:
@@ -225,15 +242,17 @@ def _folder_items(folder: Path) -> Iterator[Item]:
         except OSError as error:
             yield Item((*above, "?"), bytes, problem=f"a folder that cannot be read: {error.strerror}")
             continue
+        if not names and above:
+            yield Item((*above, "."), bytes, problem=EMPTY)
         for name in names:
             parts, path, seen = (*above, name), place / name, seen + 1
-            if _is_hidden(parts):
-                continue
             if seen > MOST_ENTRIES:
                 yield Item(parts, bytes, problem=f"the folder holds more than {MOST_ENTRIES:,} files")
                 return
             found = path.lstat()
-            if stat.S_ISDIR(found.st_mode):
+            if is_hidden(parts):
+                yield Item(parts, bytes, problem=HIDDEN)
+            elif stat.S_ISDIR(found.st_mode):
                 waiting.append((parts, path))
             else:
                 yield _file_item(path, parts, found)
@@ -254,5 +273,6 @@ def _file_item(path: Path, parts: tuple[str, ...], found: os.stat_result) -> Ite
     return Item(parts, read, time, problem=problem)
 
 
-def _is_hidden(parts: tuple[str, ...]) -> bool:
-    return any(part.startswith(".") or part in NO_FOLDERS for part in parts)
+def is_hidden(parts: Iterable[str]) -> bool:
+    """Whether something on a path is hidden, or no one's: what notebooks and systems put beside the files."""
+    return any((part.startswith(".") and part != ".") or part in NO_FOLDERS for part in parts)

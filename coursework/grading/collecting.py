@@ -4,54 +4,32 @@ The result is nbgrader's tree, STUDENT/LESSON/LESSON.ipynb, and collected.csv, w
 it. Whose a file is, is said by the part of its name, or the folder, that the system or the instructor made.
 """
 
-import csv
 import errno
-import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
-from dataclasses import astuple, dataclass, field, fields, replace
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from coursework._files import check_writable, write_atomically
 from coursework._names import distinct, safe_id, same, shown, student_name
 from coursework.grading.archives import Archive, ArchiveError
 from coursework.grading.class_list import ClassList
+from coursework.grading.collected import LATE, NOTHING, TABLE, Row, read_table, write_table
 from coursework.grading.finding import choose
 from coursework.grading.handin import Lesson
 from coursework.grading.lms_names import Named, resubmission
-from coursework.grading.owners import NO_NOTEBOOK, Handed, handed_in
-from coursework.grading.records import harmless, table
+from coursework.grading.owners import QUIET, Handed, handed_in
+from coursework.grading.records import harmless
 
-TABLE = "collected.csv"
 MOST_NOTEBOOKS = 200  # of one student
+MOST_NOTES = 10  # on one student, that are printed
 NOBODY = "its name does not say whose it is"
-NOTHING = "nothing handed in"
-LATE = "late"
 HOPELESS = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)  # what one file fails by, all will
 
 
 class CollectError(ValueError):
     """Nothing can be collected; the message says why."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of collected.csv: a file, whose it is, and what became of it; `note` is empty for one that counts.
-
-    `folder` is the student's in the collected tree, `id` the system's number for the student.
-    """
-
-    folder: str = ""
-    login: str = ""
-    name: str = ""
-    system: str = ""
-    id: str = ""
-    lesson: str = ""
-    time: str = ""
-    source: str = ""
-    file: str = ""
-    note: str = ""
 
 
 @dataclass
@@ -98,27 +76,21 @@ def collect(
             check_writable(out / TABLE)
         for login, theirs in _by_login(found, people, before).items():
             if login:
+                number = len(done.notes)
                 _Student(theirs, out, before, done, dry).collect(lessons)
+                if len(done.notes) > number + MOST_NOTES:
+                    done.notes[number + MOST_NOTES :] = [f"{login}: more notes on this student are in {TABLE}"]
             else:
                 for handed, _ in theirs:
                     done.add(_row(handed), handed.note or NOBODY)
     _finish(done, before, people)
     if not dry:
-        write_atomically(out / TABLE, table([[column.name for column in fields(Row)], *map(astuple, done.rows)]))
+        write_table(out / TABLE, done.rows)
     return done
 
 
 def _within(inner: Path, outer: Path) -> bool:
     return inner.resolve().is_relative_to(outer.resolve())
-
-
-def read_table(path: Path) -> list[Row]:
-    """The rows of a collected.csv, none where there is none or it is another table."""
-    try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
-        return [Row(**{column.name: row[column.name] or "" for column in fields(Row)}) for row in rows]
-    except (OSError, ValueError, KeyError, csv.Error):
-        return []
 
 
 # -- whose they are -----------------------------------------------------------------------------------------------
@@ -193,14 +165,15 @@ class _Student:
         notebooks = [(handed, row) for handed, row in self.files if handed.candidate]
         for handed, row in self.files:
             if not handed.candidate:
-                is_note = handed.note != NO_NOTEBOOK or not notebooks
+                is_note = handed.note not in QUIET or not notebooks
                 self.done.add(replace(row, note=handed.note), handed.note if is_note else "")
         for _, row in notebooks[MOST_NOTEBOOKS:]:
             self.done.add(row, f"not looked at: more than {MOST_NOTEBOOKS} notebooks of one student")
         for lesson in lessons:
             self._collect_lesson(lesson.name, notebooks[:MOST_NOTEBOOKS])
         if not notebooks and not self.dry:
-            (self.out / self.files[0][1].folder).mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                (self.out / self.files[0][1].folder).mkdir(parents=True, exist_ok=True)
 
     def _collect_lesson(self, lesson: str, notebooks: Sequence[tuple[Handed, Row]]) -> None:
         mine = [(h, replace(row, lesson=lesson)) for h, row in notebooks if lesson in h.candidate.unanswered]
@@ -218,7 +191,7 @@ class _Student:
         """Write a notebook where it is newer than what is there."""
         place = self.out / row.folder / row.lesson
         path = place / f"{row.lesson}.ipynb"
-        old = next((r for r in self.before if _counts(r) and (r.folder, r.lesson) == (row.folder, row.lesson)), None)
+        old = next((r for r in self.before if r.counts and (r.folder, r.lesson) == (row.folder, row.lesson)), None)
         try:
             data = handed.item.read()
             there = path.read_bytes() if path.is_file() else None
@@ -248,10 +221,6 @@ def _write_time(path: Path, time: str, *, changed: bool) -> None:
         path.unlink(missing_ok=True)
 
 
-def _counts(row: Row) -> bool:
-    return bool(row.lesson) and row.note in ("", LATE)
-
-
 def _is_older(new: Row, old: Row) -> bool:
     """Whether a file is older than the one that counts, by their times, and else by the numbers of resubmissions."""
     if new.time and old.time and new.time != old.time:
@@ -262,12 +231,12 @@ def _is_older(new: Row, old: Row) -> bool:
 def _finish(done: Collection, before: Sequence[Row], people: ClassList | None) -> None:
     """Put the rows from before to the table, and who of the class list handed in nothing."""
     here = {(harmless(row.source), harmless(row.file), row.lesson) for row in done.rows}
-    replaced = {(row.folder, row.lesson) for row in done.rows if _counts(row)}
+    replaced = {(row.folder, row.lesson) for row in done.rows if row.counts}
     for row in before:
         if row.file and (row.source, row.file, row.lesson) not in here:
-            gone = _counts(row) and (row.folder, row.lesson) in replaced
+            gone = row.counts and (row.folder, row.lesson) in replaced
             done.rows.append(replace(row, note="replaced by what was collected later") if gone else row)
-    there = {row.login for row in done.rows if _counts(row)}
+    there = {row.login for row in done.rows if row.counts}
     for person in people.people if people else ():
         if person.login not in there:
             done.missing.append(person.login)

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from coursework._names import shown
-from coursework.grading.archives import Archive, ArchiveError, Item
+from coursework.grading.archives import EMPTY, HIDDEN, Archive, ArchiveError, Item, is_hidden
 from coursework.grading.class_list import ClassList
 from coursework.grading.finding import Candidate, by_name, lessons_of
 from coursework.grading.handin import Lesson
 from coursework.grading.lms_names import Named, read_name
 
 NO_NOTEBOOK = "no notebook"
+QUIET = (NO_NOTEBOOK, HIDDEN, EMPTY)  # of interest only where there is nothing else
 RECEIPT = re.compile(r"[^\r\n]*\(([^()\r\n]+)\)\s*[\r\n]")
 
 
@@ -40,7 +41,8 @@ class Handed:
 def handed_in(archive: Archive, lessons: Sequence[Lesson], people: ClassList | None) -> Iterator[Handed]:
     """The files of an archive with their owners."""
     looked = [(item, *_look(item, lessons)) for item in archive.items()]
-    depth = _depth([(item.parts, candidate) for item, candidate, _ in looked], lessons, people)
+    depth = _depth([(item.parts, found) for item, found, note in looked if note not in QUIET[1:]], lessons, people)
+    looked = [each for each in looked if not is_hidden(each[0].parts[: depth + 1])]
     owners = [_owner(item.parts[depth:] or item.parts, lessons, people) for item, *_ in looked]
     assignment = _assignment([owner.login for owner in owners if owner.system == "blackboard"])
     receipts = dict(_receipts(item, owner) for (item, *_), owner in zip(looked, owners, strict=True))

@@ -1,0 +1,51 @@
+"""collected.csv: what became of each file that was collected, and whose folder is whose."""
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from coursework._files import write_atomically
+from coursework.grading.records import table
+
+TABLE = "collected.csv"  # beside the students' folders
+NOTHING, LATE = "nothing handed in", "late"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of collected.csv: a file, whose it is, and what became of it; `note` is empty for one that counts.
+
+    `folder` is the student's in the collected tree, `id` the system's number for the student.
+    """
+
+    folder: str = ""
+    login: str = ""
+    name: str = ""
+    system: str = ""
+    id: str = ""
+    lesson: str = ""
+    time: str = ""
+    source: str = ""
+    file: str = ""
+    note: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is the file that is graded for its student and lesson."""
+        return bool(self.lesson) and self.note in ("", LATE)
+
+
+def read_table(path: Path) -> list[Row]:
+    """The rows of a collected.csv, none where there is none or it is another table."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
+        return [Row(**{column.name: row[column.name] or "" for column in fields(Row)}) for row in rows]
+    except (OSError, ValueError, KeyError, csv.Error):
+        return []
+
+
+def write_table(path: Path, rows: Iterable[Row]) -> None:
+    """Write a collected.csv."""
+    write_atomically(path, table([[column.name for column in fields(Row)], *map(astuple, rows)]))
