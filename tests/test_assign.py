@@ -118,7 +118,14 @@ def test_the_zip_holds_what_a_student_needs_and_no_solutions(course, tmp_path):
         [sys.executable, "-c", program], cwd=tmp_path / "coursework", capture_output=True, text=True, check=False
     )
     assert done.stdout.startswith(str(tmp_path)), done.stderr
-    needed = ("pyproject.toml", "requirements.lock", "environment.yml", "Makefile", "tools/set_up.py")
+    needed = (
+        "pyproject.toml",
+        "requirements.lock",
+        "environment.yml",
+        "Makefile",
+        "tools/set_up.py",
+        "tools/jupyter_server_config.py",
+    )
     assert {f"coursework/{name}" for name in (*needed, "coursework/exercises/lesson_03.py")} <= names
     kept = ("solutions", "source", "grading/", ".db", "__pycache__")
     assert not [name for name in names if any(word in name for word in kept)]

@@ -11,12 +11,14 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat import v4
 
+from coursework.grading.release import CONFIG
 from tests.explorer_cells import LESSONS, explorer_cells
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -24,6 +26,7 @@ SHOTS = Path(__file__).parent.parent / "build" / "browser"
 
 pytestmark = pytest.mark.needs("chromium")
 
+NEWS = "@jupyterlab/apputils-extension:announcements"
 READY = """() => {
     const app = window.jupyterapp, panel = app?.shell.currentWidget;
     if (!app?.commands.hasCommand('runmenu:run-all') || !panel?.sessionContext?.isReady) return false;
@@ -55,19 +58,13 @@ NEXT_PICTURE = """(selector) => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A JupyterLab on a copy of the lessons, and in explorers/ on the part of each that its explorer needs.
+@contextmanager
+def lab(root):
+    """A JupyterLab started in a folder, with the settings that tools/set_up.py gives it and none of the user's.
 
-    Yields its address with the token and a place for the notebook's path, and its log.
+    Yields its address with the token and a place for what comes after the host, and its log.
     """
-    root, token = tmp_path_factory.mktemp("lab"), secrets.token_hex(16)
-    shutil.copytree(NOTEBOOKS, root / "notebooks")
-    (root / "explorers").mkdir()
-    for name in LESSONS:
-        cells = [v4.new_code_cell(source) for source in explorer_cells(name)]
-        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
-        nbformat.write(v4.new_notebook(cells=cells, metadata=kernel), root / "explorers" / f"{name}.ipynb")
+    token = secrets.token_hex(16)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -77,22 +74,38 @@ def server(tmp_path_factory):
         "--no-browser",
         "--allow-root",
         f"--IdentityProvider.token={token}",
-        f"--ServerApp.root_dir={root}",
+        "--ServerApp.root_dir=.",
         "--LabApp.expose_app_in_browser=True",
     ]
     places = ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR", "LAB_WORKSPACES_DIR", "LAB_SETTINGS_DIR")
-    own = {
-        f"JUPYTER{'' if p.startswith('LAB') else '_'}{p}": str(root / p) for p in places
-    }  # the user's stay untouched
+    own = {f"JUPYTER{'' if p.startswith('LAB') else '_'}{p}": str(root / p) for p in places}
+    own["JUPYTER_CONFIG_PATH"] = str(NOTEBOOKS.parent / "tools")
     with (root / "log").open("w") as log:
         command = [sys.executable, "-m", "jupyterlab", *options]
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **own})
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=root, env={**os.environ, **own})
     try:
         _wait_for(f"http://127.0.0.1:{port}/api?token={token}")
-        yield f"http://127.0.0.1:{port}/lab/tree/{{}}?reset&token={token}", root / "log"
+        yield f"http://127.0.0.1:{port}/{{}}?reset&token={token}", root / "log"
     finally:
         process.terminate()
         process.wait(20)
+
+
+def write_notebook(path, sources):
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
+    nbformat.write(v4.new_notebook(cells=[v4.new_code_cell(source) for source in sources], metadata=kernel), path)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A JupyterLab on a copy of the lessons, and in explorers/ on the part of each that its explorer needs."""
+    root = tmp_path_factory.mktemp("lab")
+    shutil.copytree(NOTEBOOKS, root / "notebooks")
+    (root / "explorers").mkdir()
+    for name in LESSONS:
+        write_notebook(root / "explorers" / f"{name}.ipynb", explorer_cells(name))
+    with lab(root) as running:
+        yield running
 
 
 def _wait_for(address):
@@ -113,10 +126,14 @@ def page(chromium):
     page.close()
 
 
-def run_all(page, address):
-    """Open a lesson and run all of its cells; return what CELLS reports."""
+def open_lesson(page, address):
     page.goto(address)
     page.wait_for_function(READY, timeout=120_000)
+
+
+def run_all(page, address):
+    """Open a lesson and run all of its cells; return what CELLS reports."""
+    open_lesson(page, address)
     page.evaluate("() => window.jupyterapp.commands.execute('runmenu:run-all')")
     page.wait_for_function(f"() => ({CELLS})().every(cell => cell.count !== null)", timeout=240_000)
     page.wait_for_function(READY, timeout=120_000)
@@ -164,8 +181,39 @@ def press(page, slider):
     return page.evaluate("() => Promise.race([window.moved, new Promise((r) => setTimeout(r, 60000, null))])")
 
 
+def instructors_words(page):
+    """The words of nbgrader that stand anywhere on the page: in menus, toolbars, side bars or the notebook."""
+    text = page.evaluate("() => document.body.innerText").lower()
+    return {word for word in ("nbgrader", "create assignment", "validate", "formgrader") if word in text}
+
+
+def asks_about_news(page):
+    return page.evaluate(f"() => window.jupyterapp.hasPlugin('{NEWS}')") or page.locator(".Toastify__toast").count() > 0
+
+
+def test_learners_see_nothing_of_nbgrader_and_are_not_asked_about_news(page, server):
+    open_lesson(page, server[0].format("lab/tree/notebooks/00_start_here.ipynb"))
+    assert instructors_words(page) == set()
+    assert not asks_about_news(page)
+    assert page.request.get(server[0].format("formgrader")).status == 404
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / "learner.png")
+    shut_down(page)
+
+
+def test_a_course_directory_has_all_of_nbgrader(page, tmp_path):
+    (tmp_path / "nbgrader_config.py").write_text(CONFIG)
+    write_notebook(tmp_path / "assignment.ipynb", ["1 + 1"])
+    with lab(tmp_path) as (address, _):
+        open_lesson(page, address.format("lab/tree/assignment.ipynb"))
+        assert instructors_words(page) >= {"nbgrader", "create assignment", "validate"}
+        assert not asks_about_news(page)
+        assert page.request.get(address.format("formgrader")).status == 200
+        shut_down(page)
+
+
 def test_a_whole_lesson_runs(page, server, problems):
-    cells = run_all(page, server[0].format("notebooks/01_score_function.ipynb"))
+    cells = run_all(page, server[0].format("lab/tree/notebooks/01_score_function.ipynb"))
     assert len(cells) > 20
     assert [c for c in cells if c["errors"]] == []
     scroll_to_explorer(page)
@@ -176,7 +224,7 @@ def test_a_whole_lesson_runs(page, server, problems):
 
 @pytest.mark.parametrize("name", LESSONS)
 def test_every_slider_of_an_explorer_is_named_and_moves_its_picture(name, page, server, problems, capsys):
-    cells = run_all(page, server[0].format(f"explorers/{name}.ipynb"))
+    cells = run_all(page, server[0].format(f"lab/tree/explorers/{name}.ipynb"))
     assert [c for c in cells if c["errors"]] == []
     scroll_to_explorer(page)
     labels = page.locator(f"{PANEL} .widget-slider .widget-label").all_inner_texts()

@@ -75,6 +75,8 @@ def root(tmp_path, monkeypatch):
     monkeypatch.delenv("TORCH_INDEX", raising=False)
     (tmp_path / "requirements.lock").write_text("numpy==2\ntorch==2.14.1\ntriton==3 ; sys_platform == 'linux'\n")
     (tmp_path / "pyproject.toml").write_text("[project]\n")
+    (tmp_path / "tools").mkdir()
+    (tmp_path / set_up.SETTINGS).write_text("first line\nsecond\n")
     return tmp_path
 
 
@@ -134,11 +136,14 @@ def test_state(found, wanted, options, left):
     assert set_up.state(found, wanted, **{"starts": True, **options}) == left
 
 
-def test_digest_follows_lock_and_project_only(root):
+def test_digest_follows_lock_project_and_settings_only(root):
     before = set_up.digest(root)
     (root / "README.md").write_text("changed")
     assert set_up.digest(root) == before
     (root / "pyproject.toml").write_text("[project]\n\n")
+    assert set_up.digest(root) != before
+    before = set_up.digest(root)
+    (root / set_up.SETTINGS).write_text("changed")
     assert set_up.digest(root) != before
 
 
@@ -224,6 +229,28 @@ def test_a_changed_lock_is_updated_in_place(root):
 
 
 @posix
+def test_jupyterlab_gets_the_course_s_settings_and_their_changes(root):
+    call(root)
+    settings = root / ".venv" / "etc" / "jupyter" / "jupyter_server_config.py"
+    assert settings.read_text() == "first line\nsecond\n"
+    (root / set_up.SETTINGS).write_text("first line\nthird\n")
+    call(root)
+    assert settings.read_text() == "first line\nthird\n"
+
+
+def test_settings_alone_go_to_the_calling_python_and_replace_none_of_its_own(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(set_up.sys, "prefix", str(tmp_path / "environment"))
+    settings = tmp_path / "environment" / "etc" / "jupyter" / "jupyter_server_config.py"
+    assert call(root, "--settings") == 0
+    assert settings.read_text() == "first line\nsecond\n"
+    settings.write_text("their own\n")
+    assert call(root, "--settings") == 1
+    assert settings.read_text() == "their own\n"
+    assert "is not the course's: add to it what" in capsys.readouterr().err
+    assert calls(root) == []
+
+
+@posix
 def test_an_update_keeps_the_python_that_the_environment_has(root):
     call(root)
     set_up.write_stamp(root / ".venv", {**set_up.read_stamp(root / ".venv"), "python": [3, 99], "digest": "old"})
@@ -242,7 +269,7 @@ def test_an_environment_made_by_hand_is_made_afresh(root):
 def test_a_moved_tree_is_made_afresh(root):
     old, new = root / "old", root / "new"
     old.mkdir()
-    for name in ("requirements.lock", "pyproject.toml"):
+    for name in ("requirements.lock", "pyproject.toml", "tools"):
         (root / name).rename(old / name)
     call(old)
     old.rename(new)

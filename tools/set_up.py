@@ -24,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST, NEWEST = (3, 11), (3, 13)
 STAMP = "coursework-stamp.json"
+SETTINGS = "tools/jupyter_server_config.py"
 CUDA_ONLY = re.compile(r"(nvidia|cuda)-|triton$")
 GIGABYTE = 1e9
 
@@ -43,8 +44,8 @@ class Refused(Exception):
 
 
 def digest(root: Path) -> str:
-    """The SHA-256 of the two files that decide what is installed."""
-    content = [(root / name).read_bytes() for name in ("requirements.lock", "pyproject.toml")]
+    """The SHA-256 of the files that decide what is installed."""
+    content = [(root / name).read_bytes() for name in ("requirements.lock", "pyproject.toml", SETTINGS)]
     return hashlib.sha256(b"\0".join(content)).hexdigest()
 
 
@@ -254,7 +255,20 @@ def build(root: Path, venv: Path, wanted: dict, afresh: bool, need: float) -> No
     total = len(requirement_lines((root / "requirements.lock").read_text(encoding="utf-8")))
     for arguments in pip_calls(root, venv, wanted["torch_index"]):
         run_pip(python_of(venv), arguments, root, total, need)
+    give_settings(root, venv)
     write_stamp(venv, wanted)
+
+
+def give_settings(root: Path, environment: Path) -> None:
+    """Gives an environment's JupyterLab the course's settings (what they are for is said in that file).
+
+    Raises Refused where the environment has settings of its own, which are left alone.
+    """
+    theirs, ours = environment / "etc" / "jupyter" / Path(SETTINGS).name, (root / SETTINGS).read_bytes()
+    if theirs.exists() and theirs.read_bytes().splitlines()[:1] != ours.splitlines()[:1]:
+        raise Refused(f"{theirs} is not the course's: add to it what {SETTINGS} holds")
+    theirs.parent.mkdir(parents=True, exist_ok=True)
+    theirs.write_bytes(ours)
 
 
 def grab(handle) -> bool:
@@ -299,6 +313,9 @@ def set_up(root: Path, options: argparse.Namespace) -> bool:
 
     Raises Refused with one line that says what to do, and leaves what the next call repairs.
     """
+    if options.settings:
+        give_settings(root, Path(sys.prefix))
+        return True
     venv = root / ".venv"
     if look(root, venv, options)[0] == "ready":
         return False
@@ -332,6 +349,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--this-python", action="store_true", help="rebuild .venv if it has another Python than this")
     index_help = "where to get the smaller CPU build of torch: the address that PyTorch's install page shows for CPU"
     parser.add_argument("--torch-index", default=os.environ.get("TORCH_INDEX", ""), help=index_help)
+    parser.add_argument(
+        "--settings", action="store_true", help="only give the calling Python's JupyterLab its settings"
+    )
     parser.add_argument("--quiet", action="store_true", help="print nothing where there is nothing to do")
     return parser.parse_args(arguments)
 
@@ -350,14 +370,16 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
         message, status = NO_ROOM.format(need=10) if error.errno == errno.ENOSPC else str(error), 1
     else:
         if changed or not options.quiet:
-            say(f"complete ({time.monotonic() - started:.0f} s); start with: {start_command()}")
+            say(f"complete ({time.monotonic() - started:.0f} s); start with: {start_command(options.settings)}")
         return 0
     print("\n" * sys.stdout.isatty() + f"set-up: {message}", file=sys.stderr, flush=True)
     return status
 
 
-def start_command() -> str:
-    """What starts JupyterLab, on this platform."""
+def start_command(here: bool) -> str:
+    """What starts JupyterLab, on this platform; here: in the environment of the calling Python."""
+    if here:
+        return "jupyter lab notebooks"
     return r".venv\Scripts\jupyter lab notebooks\00_start_here.ipynb" if os.name == "nt" else "make lab"
 
 

@@ -52,7 +52,8 @@ You need Python 3.11, 3.12 or 3.13.
 
 - Linux and macOS: `make lab` in this folder. It sets everything up, then opens JupyterLab.
 - Windows: `py tools\\set_up.py`, then `.venv\\Scripts\\jupyter lab notebooks`.
-- conda: `conda env create -f environment.yml`, then `conda activate coursework` and `jupyter lab notebooks`.
+- conda: `conda env create -f environment.yml`, then `conda activate coursework`,
+  `python tools/set_up.py --settings` and `jupyter lab notebooks`.
 
 ## Work
 
@@ -80,7 +81,10 @@ Before you hand in: *Kernel, Restart Kernel and Run All Cells*. Then save, and h
 `YOURNAME_` and its own name: {example}. Only the notebook is read, no other file.
 """
 HOW = "as your course says"
-PACKED_FILES = ("pyproject.toml", "requirements.lock", "environment.yml", "Makefile", "LICENSE", "tools/set_up.py")
+PACKED_FILES = (
+    *("pyproject.toml", "requirements.lock", "environment.yml", "Makefile", "LICENSE"),
+    *("tools/set_up.py", "tools/jupyter_server_config.py"),
+)
 KEPT = ("__pycache__", "grading")  # of the package: students need no grader, and the rubrics are in it
 
 
