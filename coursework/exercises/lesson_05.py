@@ -7,8 +7,9 @@ import torch
 from torch import Generator, Tensor
 
 from coursework.distributions import GaussianMixture
-from coursework.exercises.draws import covariances, normal, uniform
+from coursework.exercises.draws import count, covariances, normal, number, sizes, uniform
 from coursework.exercises.engine import Exercise, Misconception
+from coursework.exercises.observers import own_numbers, steady
 
 Function = Callable[[Tensor], Tensor]
 
@@ -24,10 +25,6 @@ class Curved:
         return x @ self.matrix.T - x**3
 
 
-def _number(generator: Generator, low: float, high: float) -> float:
-    return float(uniform(generator, low=low, high=high))
-
-
 # -- 5.1 one step ------------------------------------------------------------------------------------------------------
 
 
@@ -37,12 +34,9 @@ def langevin_step(score: Function, x: Tensor, step_size: float, z: Tensor) -> Te
 
 
 def _draw_step(generator: Generator) -> tuple[Curved, Tensor, float, Tensor]:
-    return (
-        Curved(normal(generator, 3, 3)),
-        normal(generator, 5, 3),
-        _number(generator, 0.1, 0.7),
-        normal(generator, 5, 3),
-    )
+    b, d = sizes(generator)
+    score, step_size = Curved(normal(generator, d, d)), number(generator, 0.1, 0.7)
+    return score, normal(generator, b, d), step_size, normal(generator, b, d)
 
 
 def _step(drift: Callable[[float], float], size: Callable[[float], float]) -> Callable[..., Tensor]:
@@ -55,7 +49,9 @@ STEP = Exercise(
     title="one Langevin step",
     reference=langevin_step,
     draw=_draw_step,
+    observe=steady(),
     misconceptions=(
+        own_numbers("z", langevin_step),
         Misconception(
             "you multiply the noise with step_size. Variances add up over time, so the noise of a step has variance step_size "
             "and standard deviation sqrt(step_size). With yours the chain hardly spreads: it climbs to a mode.",
@@ -128,9 +124,9 @@ def chain_covariance(covariance: Tensor, step_size: float) -> Tensor:
 
 
 def _draw_covariance(generator: Generator) -> tuple[Tensor, float]:
-    covariance = covariances(generator, 1, 3)[0]
+    covariance = covariances(generator, 1, count(generator, 2, 12))[0]
     limit = 4 * float(torch.linalg.eigvalsh(covariance).min())
-    return covariance, _number(generator, 0.2, 0.45) * limit
+    return covariance, number(generator, 0.2, 0.45) * limit
 
 
 def _shrunk(factor: float) -> Callable[..., Tensor]:
@@ -250,9 +246,10 @@ def _kernel(to: Tensor, start: Tensor, value: Tensor, drift: float, width: float
 
 
 def _draw_ratio(generator: Generator) -> tuple[GaussianMixture, Tensor, Tensor, float]:
-    density = GaussianMixture(normal(generator, 2, 3), covariances(generator, 2, 3))
-    step_size, x = _number(generator, 0.2, 0.7), normal(generator, 5, 3)
-    return density, x, langevin_step(density.score, x, step_size, normal(generator, 5, 3)), step_size
+    (b, d), k = sizes(generator), count(generator, 1, 4)
+    density = GaussianMixture(normal(generator, k, d), covariances(generator, k, d))
+    step_size, x = number(generator, 0.2, 0.7), normal(generator, b, d)
+    return density, x, x + step_size / 2 * density.score(x) + step_size**0.5 * normal(generator, b, d), step_size
 
 
 def _ratio(target: int, proposal: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -358,9 +355,10 @@ def _pull(covariance: Tensor, step_size: float) -> Tensor:
 
 
 def _draw_offset(generator: Generator) -> tuple[Tensor, Tensor, float, int]:
-    covariance, offset = covariances(generator, 1, 3)[0], 1 + normal(generator, 3)
-    step_size = _number(generator, 0.3, 0.8) * float(torch.linalg.eigvalsh(covariance).min())
-    return offset, covariance, step_size, int(torch.randint(3, 8, (), generator=generator))
+    d = count(generator, 2, 7)
+    covariance, offset = covariances(generator, 1, d)[0], 1 + normal(generator, d)
+    step_size = number(generator, 0.3, 0.8) * float(torch.linalg.eigvalsh(covariance).min())
+    return offset, covariance, step_size, count(generator, 3, 8)
 
 
 OFFSET = Exercise(
@@ -457,8 +455,8 @@ def _two_answers(attempt: Callable[..., Any], args: tuple[Any, ...]) -> dict[str
 
 def _draw_tempered(generator: Generator) -> tuple[Tensor, float, float]:
     hot = bool(torch.rand((), generator=generator) < 0.5)
-    temperature = _number(generator, 1.4, 2.2) if hot else _number(generator, 0.3, 0.7)
-    return uniform(generator, 4, low=0.6, high=1.5), _number(generator, 0.2, 0.8), temperature
+    temperature = number(generator, 1.4, 2.2) if hot else number(generator, 0.3, 0.7)
+    return uniform(generator, count(generator, 1, 12), low=0.6, high=1.5), number(generator, 0.2, 0.8), temperature
 
 
 TEMPERED = Exercise(
@@ -539,10 +537,11 @@ def _normalised(mass: Tensor) -> Tensor:
 
 
 def _draw_weights(generator: Generator) -> tuple[Tensor, Tensor, float]:
-    weights = _normalised(uniform(generator, 4, low=0.5, high=3.0))
+    k = count(generator, 2, 12)
+    weights = _normalised(uniform(generator, k, low=0.5, high=3.0))
     hot = bool(torch.rand((), generator=generator) < 0.5)
-    temperature = _number(generator, 1.5, 3.0) if hot else _number(generator, 0.3, 0.7)
-    return weights, uniform(generator, 4, low=0.2, high=3.0), temperature
+    temperature = number(generator, 1.5, 3.0) if hot else number(generator, 0.3, 0.7)
+    return weights, uniform(generator, k, low=0.2, high=3.0), temperature
 
 
 def _weights(power_w: Callable[[float], float], power_v: Callable[[float], float]) -> Callable[..., Tensor]:

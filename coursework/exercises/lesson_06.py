@@ -6,19 +6,11 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from coursework.exercises.draws import normal, uniform
+from coursework.exercises.draws import count, normal, number, sizes, uniform
 from coursework.exercises.engine import Exercise, Misconception
-from coursework.exercises.observers import value_and_gradient
+from coursework.exercises.observers import own_numbers, steady, value_and_gradient
 
 LevelScore = Callable[[Tensor, Tensor], Tensor]
-
-
-def _number(generator: Generator, low: float, high: float) -> float:
-    return float(uniform(generator, low=low, high=high))
-
-
-def _count(generator: Generator, low: int, high: int) -> int:
-    return int(torch.randint(low, high, (), generator=generator))
 
 
 # -- 6.1 a geometric ladder --------------------------------------------------------------------------------------------
@@ -34,7 +26,7 @@ def _powers(sigma_max: float, sigma_min: float, exponents: Tensor) -> Tensor:
 
 
 def _draw_ladder(generator: Generator) -> tuple[float, float, int]:
-    return _number(generator, 2.0, 30.0), _number(generator, 0.05, 0.5), _count(generator, 5, 12)
+    return number(generator, 2.0, 30.0), number(generator, 0.05, 0.5), count(generator, 4, 40)
 
 
 LADDER = Exercise(
@@ -117,8 +109,8 @@ def _band(shift: Tensor, half: Tensor | float) -> Tensor:
 
 
 def _draw_overlap(generator: Generator) -> tuple[Tensor, int]:
-    n_dims = _count(generator, 20, 300)
-    return 1 + uniform(generator, 6, low=0.5, high=4.0) / (2 * n_dims) ** 0.5, n_dims
+    n_dims = count(generator, 20, 300)
+    return 1 + uniform(generator, count(generator, 1, 9), low=0.5, high=4.0) / (2 * n_dims) ** 0.5, n_dims
 
 
 OVERLAP = Exercise(
@@ -220,9 +212,10 @@ def _weighted(power: float) -> Callable[..., Tensor]:
 
 
 def _draw_loss(generator: Generator) -> tuple[LevelAffine, Tensor, Tensor, Tensor]:
-    score = LevelAffine(0.5 * normal(generator, 3, 3), normal(generator, 3))
-    sigma = uniform(generator, 5, low=0.3, high=2.5)
-    return score, 1 + normal(generator, 5, 3), sigma, normal(generator, 5, 3)
+    b, d = sizes(generator)
+    score = LevelAffine(0.5 * normal(generator, d, d), normal(generator, d))
+    sigma = uniform(generator, b, low=0.3, high=2.5)
+    return score, 1 + normal(generator, b, d), sigma, normal(generator, b, d)
 
 
 LOSS = Exercise(
@@ -230,8 +223,9 @@ LOSS = Exercise(
     title="the loss for all levels",
     reference=ncsn_loss,
     draw=_draw_loss,
-    observe=value_and_gradient,
+    observe=steady(value_and_gradient),
     misconceptions=(
+        own_numbers("noise", ncsn_loss),
         Misconception(
             "the weight sigma^2 is missing: the narrowest levels then drown all others.",
             _weighted(0),
@@ -314,13 +308,14 @@ def _step(score: LevelScore, x: Tensor, sigma: Tensor, alpha: Tensor, z: Tensor)
 
 
 def _draw_step(generator: Generator) -> tuple[LevelScore, Tensor, Tensor, Tensor, float, Tensor]:
-    centre, v = normal(generator, 3), _number(generator, 0.5, 1.5)
+    b, d = sizes(generator)
+    centre, v = normal(generator, d), number(generator, 0.5, 1.5)
     sigma, last = uniform(generator, low=1.2, high=3.0), uniform(generator, low=0.3, high=0.8)
 
     def score(x: Tensor, level: Tensor) -> Tensor:
         return (torch.sin(x) + centre - x) / (v + level**2)
 
-    return score, 2 * normal(generator, 5, 3), sigma, last, _number(generator, 0.02, 0.06), normal(generator, 5, 3)
+    return score, 2 * normal(generator, b, d), sigma, last, number(generator, 0.02, 0.06), normal(generator, b, d)
 
 
 STEP = Exercise(
@@ -328,7 +323,9 @@ STEP = Exercise(
     title="one step of the walk",
     reference=ladder_step,
     draw=_draw_step,
+    observe=steady(),
     misconceptions=(
+        own_numbers("z", ladder_step),
         Misconception(
             "the same step at every level. step_size is the last level's; a wider level takes a longer one, by (sigma / sigma_last)^2.",
             lambda score, x, sigma, last, h, z: _step(score, x, sigma, torch.tensor(h, dtype=x.dtype), z),
@@ -415,10 +412,12 @@ def _relaxed(start: Tensor, left: float, limit: float) -> Tensor:
     return left * (start - limit) + limit
 
 
-def _draw_variance(generator: Generator) -> tuple[Tensor, float, int]:
-    long = bool(torch.rand((), generator=generator) < 0.5)
-    a = _number(generator, 2.4, 3.0) if long else _number(generator, 0.3, 1.1)
-    return uniform(generator, 4, low=1.3, high=6.0), a, _count(generator, 2, 5)
+def _draw_variance(generator: Generator) -> tuple[Tensor, float | Tensor, int]:
+    """A step for all, or each its own."""
+    low, high = (2.4, 3.0) if count(generator, 0, 1) else (0.3, 1.1)
+    k = count(generator, 1, 9)
+    a = uniform(generator, k, low=low, high=high) if count(generator, 0, 1) else number(generator, low, high)
+    return uniform(generator, k, low=1.3, high=6.0), a, count(generator, 2, 7)
 
 
 VARIANCE = Exercise(
@@ -477,11 +476,11 @@ VARIANCE = Exercise(
         ),
         Misconception(
             "exp(-a n) is the limit of small steps. With steps of this length it is (1 - a/2)^(2n).",
-            lambda start, a, n: _relaxed(start, math.exp(-a * n), 1 / (1 - a / 4)),
+            lambda start, a, n: _relaxed(start, torch.as_tensor(-a * n).exp(), 1 / (1 - a / 4)),
         ),
         Misconception(
             "this is the law of vanishing steps, in time a n. A step of this length multiplies by 1 - a/2, and its limit is 1 / (1 - a/4).",
-            lambda start, a, n: _relaxed(start, math.exp(-a * n), 1.0),
+            lambda start, a, n: _relaxed(start, torch.as_tensor(-a * n).exp(), 1.0),
         ),
     ),
     hints=(
@@ -505,9 +504,10 @@ def _ends(start: float, power: float, a: Tensor) -> Tensor:
 
 
 def _draw_best(generator: Generator) -> tuple[float, int, Tensor]:
-    """The candidates shift a little from case to case; the best one is far from both ends."""
-    first = _number(generator, 0.001, 0.003)
-    return _number(generator, 1.1, 1.5), _count(generator, 3, 9), first + 0.003 * torch.arange(660, dtype=torch.float64)
+    """The candidates differ from case to case; the best is far from both ends, and the worst is either end."""
+    n_steps, ratio, gap = count(generator, 3, 9), number(generator, 1.1, 1.6), number(generator, 0.003, 0.006)
+    n = int(number(generator, 1.6, 1.95) / gap)
+    return ratio, n_steps, gap * (number(generator, 0.3, 1.0) + torch.arange(n, dtype=torch.float64))
 
 
 BEST = Exercise(
@@ -576,9 +576,10 @@ def hold_known(x: Tensor, x_known: Tensor, known: Tensor, sigma: Tensor, noise: 
 
 
 def _draw_hold(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    known = torch.randperm(6, generator=generator) < _count(generator, 2, 5)
+    b, d = count(generator, 1, 9), count(generator, 3, 12)
+    known = torch.randperm(d, generator=generator) < count(generator, 1, d - 1)
     sigma = uniform(generator, low=0.3, high=0.8)
-    return 2 * normal(generator, 4, 6), normal(generator, 4, 6), known, sigma, normal(generator, 4, 6)
+    return 2 * normal(generator, b, d), normal(generator, b, d), known, sigma, normal(generator, b, d)
 
 
 HOLD = Exercise(
@@ -586,7 +587,9 @@ HOLD = Exercise(
     title="pictures with a hole",
     reference=hold_known,
     draw=_draw_hold,
+    observe=steady(),
     misconceptions=(
+        own_numbers("noise", hold_known),
         Misconception(
             "the mask is the wrong way round: True means known.",
             lambda x, y, known, sigma, noise: hold_known(x, y, ~known, sigma, noise),
