@@ -15,27 +15,25 @@ from multiprocessing.process import BaseProcess
 
 import psutil
 
-from coursework.environment import cores, first_line
+from coursework.environment import first_line
 from coursework.run_tasks import Outcome, Task
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 SLACK = 10.0  # seconds after its time that a lesson has to stop its kernel and to write what it did
 GRACE = 15.0  # seconds that an interrupted worker has to shut its kernel down
 
 
 def execute_all(tasks: Sequence[Task], jobs: int = 1) -> Iterator[Outcome]:
-    """Executes lessons, `jobs` at a time, and yields each outcome as it comes; jobs > 1 share the cores.
+    """Executes lessons, `jobs` at a time, and yields each outcome as it comes.
 
     Each has a process of its own: one that dies takes no other with it, and the time limit holds for all that happens
     for a lesson. Closing the iterator, or an interrupt, ends the processes and their kernels.
     """
     waiting, running = list(tasks), {}
-    threads = max(1, cores() // jobs) if jobs > 1 else None
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
                 try:
-                    worker = start_worker(waiting[0], threads)
+                    worker = start_worker(waiting[0])
                 except (OSError, EOFError) as error:  # no memory, or nothing left of the server
                     yield Outcome(waiting.pop(0), 0.0, f"no process for it: {first_line(error)}")
                     continue
@@ -89,24 +87,22 @@ def process_context() -> multiprocessing.context.BaseContext:
     return context
 
 
-def start_worker(task: Task, threads: int | None) -> Worker:
-    """Starts a process for one lesson, whose kernel computes with this many threads; None: as many as it likes."""
+def start_worker(task: Task) -> Worker:
+    """Starts a process for one lesson."""
     context = process_context()
     results, sender = context.Pipe(duplex=False)
-    process = context.Process(target=work, args=(task, threads, sender), daemon=True)
+    process = context.Process(target=work, args=(task, sender), daemon=True)
     process.start()
     sender.close()
     return Worker(task, process, results, time.perf_counter())
 
 
-def work(task: Task, threads: int | None, sender: Connection) -> None:
+def work(task: Task, sender: Connection) -> None:
     """What a worker process does. The parent ends it with SIGTERM; an interrupt from the terminal is the parent's."""
     signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN, which the kernel would inherit
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         threading.Thread(target=end_with_parent, daemon=True).start()
-        if threads is not None:
-            os.environ.update(dict.fromkeys(THREADS, str(threads)))
         try:
             from coursework.run_lesson import execute
 
