@@ -334,6 +334,27 @@ def test_a_place_that_cannot_be_written_is_refused_in_a_line(tmp_path, monkeypat
     assert (tmp_path / "file").read_bytes() == b""
 
 
+@pytest.mark.parametrize(
+    ("result", "raised", "words"),
+    [
+        ({"error": "Traceback\nKeyboardInterrupt"}, KeyboardInterrupt, ""),
+        (
+            {
+                "log": "[ERROR] x\nsqlite3.OperationalError: disk is full\n",
+                "error": "a.NbGraderException: Please see the",
+            },
+            release.AssignError,
+            "03_sliced_score_matching: nbgrader refuses it: sqlite3.OperationalError: disk is full",
+        ),
+    ],
+)
+def test_what_nbgrader_fails_by_is_said_in_a_line_and_an_interrupt_is_one(result, raised, words, monkeypatch, tmp_path):
+    api = SimpleNamespace(generate_assignment=lambda *given, **options: {"success": False} | result)
+    monkeypatch.setattr(release, "course_api", lambda course: api)
+    with pytest.raises(raised, match=words):
+        release.generate(tmp_path, SLICED)
+
+
 def test_a_configuration_that_is_no_program_is_refused_by_name(tmp_path):
     (tmp_path / "nbgrader_config.py").write_text("c = (\n")
     with pytest.raises(release.AssignError, match=r"nbgrader_config\.py: SyntaxError"):

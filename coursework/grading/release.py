@@ -12,7 +12,7 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 import nbformat
@@ -210,7 +210,7 @@ def rubric(lessons: Sequence[Lesson], points: Points) -> str:
 
 def generate(course: Path, lesson: Lesson) -> None:
     """nbgrader's `generate_assignment` for a lesson. Raises AssignError."""
-    with programs_of_this_python():
+    with programs_of_this_python(), redirect_stderr(io.StringIO()):  # nbgrader logs tracebacks; the reason is one line
         result = course_api(course).generate_assignment(lesson.name, force=True, create=True)
     if "KeyboardInterrupt" in result.get("error", ""):  # nbgrader takes it for a failure of its own
         raise KeyboardInterrupt
@@ -254,6 +254,7 @@ def reason(result: dict) -> str:
     """Why nbgrader's interface failed, in a line."""
     lines = [line.strip() for key in ("log", "error") for line in (result.get(key) or "").strip().splitlines()]
     raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Entry)\b.*:", line)]
+    raised = [line for line in raised if "Please see the" not in line] or raised  # nbgrader, of what it has logged
     return (raised or lines or ["it does not say why"])[-1]
 
 
