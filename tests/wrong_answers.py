@@ -58,6 +58,42 @@ def wiener_on_the_cpu(x_t, mean, covariance, alpha, sigma):
     return mean + alpha * torch.linalg.solve(noisy, (x_t - alpha * mean).T).T @ covariance
 
 
+def vp_velocity(score, sde, x, t):
+    return -0.5 * sde.beta(t) * (x + score(x, t))
+
+
+def vp_euler(score, sde, x, t, t_next):
+    return x + (t_next - t) * vp_velocity(score, sde, x, t)
+
+
+def vp_heun(score, sde, x, t, t_next):
+    end = vp_euler(score, sde, x, t, t_next)
+    return x + 0.5 * (t_next - t) * (vp_velocity(score, sde, x, t) + vp_velocity(score, sde, end, t_next))
+
+
+def karras_between(first, last):
+    """The grid from one time to another, whatever the SDE says."""
+
+    def grid(sde, n_steps, rho):
+        t = torch.tensor([first or sde.T, sde.t_min if last is None else last], dtype=torch.float64)
+        start, end = ((sde.sigma(t) / sde.alpha(t)) ** (1 / rho)).tolist()
+        return sde.time_of_log_snr(-2 * (torch.linspace(start, end, n_steps + 1, dtype=torch.float64) ** rho).log())
+
+    return grid
+
+
+def variance_between(first, last):
+    """The flow's variance between two times, whatever the SDE says."""
+
+    def formula(variance, sde, strength):
+        t = torch.tensor([sde.t_min if last is None else last, first or sde.T], dtype=torch.float64)
+        alpha = sde.alpha(t)
+        y, y_start = variance + sde.sigma(t) ** 2 / alpha**2
+        return alpha[0] ** 2 * y_start * (y / y_start) ** strength
+
+    return formula
+
+
 # Steps of differences: too long, best and too short.
 STEPS = (1e-3, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 3e-7, 1e-7, 1e-8)
 
@@ -82,5 +118,13 @@ WRONG_ANSWERS = {
     "3.5": [lambda score, x, v, h=h: vr_by_differences(score, x, v, h) for h in STEPS],
     "3.6": [slopes_for_dimension(n) for n in (2, 3, 4, 5)],
     "4.6": [wiener_on_the_cpu],
+    "7.1": [
+        lambda sde, x, t, h, noise: x - 0.5 * sde.beta(t) * h * x + (sde.beta(t) * h).sqrt() * noise,
+        lambda sde, x, t, h, noise: x + h * sde.drift(x, t) + (-2 * h * sde.drift_coefficient(t)).sqrt() * noise,
+    ],
+    "9.1": [vp_euler],
+    "9.2": [vp_heun],
+    "9.4": [karras_between(1.0, None), karras_between(None, 1e-3), karras_between(None, 0.0)],
+    "9.5": [variance_between(1.0, None), variance_between(None, 1e-3), variance_between(None, 0.0)],
     "2.5": [lambda x, trace_weight: -trace_weight * 3 / (x**2).sum(1).mean()],
 }

@@ -70,7 +70,7 @@ class OwnSDE(SDE):
 
 
 def linear_sde(generator: Generator) -> SDE:
-    """VP, sub-VP, VE or an SDE of one's own; it ends at a T that is not 1."""
+    """VP, sub-VP, VE or an SDE of one's own, with a T that is not 1 and a t_min of its own."""
     kind = count(generator, 1, 5)
     low, high = uniform(generator, 2, low=0.0, high=1.0).tolist()
     if kind <= 2:
@@ -80,6 +80,7 @@ def linear_sde(generator: Generator) -> SDE:
     else:
         sde = OwnSDE(0.5 + 1.5 * low, 0.3 + high)
     sde.T = number(generator, 0.8, 0.95) if count(generator, 0, 1) else number(generator, 1.05, 1.3)
+    sde.t_min = number(generator, 0.002, 0.02)
     return sde
 
 

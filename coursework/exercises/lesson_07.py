@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from coursework.exercises.draws import covariances, normal, uniform
+from coursework.exercises.draws import count, covariances, linear_sde, normal, sizes, time_of, uniform
 from coursework.exercises.engine import Exercise, Misconception
+from coursework.exercises.observers import own_numbers, steady
 from coursework.exercises.uses import COEFFICIENTS
-from coursework.sdes import SDE, VPSDE, SubVPSDE
+from coursework.sdes import SDE, VPSDE
 
 Function = Callable[[Tensor], Tensor]
 
@@ -32,11 +33,9 @@ def forward_step(sde: SDE, x: Tensor, t: Tensor, h: Tensor, noise: Tensor) -> Te
 
 
 def _draw_step(generator: Generator) -> tuple[SDE, Tensor, Tensor, Tensor, Tensor]:
-    kind = (VPSDE, SubVPSDE)[int(torch.randint(0, 2, (), generator=generator))]
-    low, high = uniform(generator, 2, low=0.0, high=1.0).tolist()
-    sde = kind(0.5 + low, 3.0 + 5.0 * high)
-    t, h = uniform(generator, low=0.2, high=0.7), uniform(generator, low=0.02, high=0.2)
-    return sde, normal(generator, 5, 3), t, h, normal(generator, 5, 3)
+    sde, (b, d) = linear_sde(generator), sizes(generator)
+    t, h = time_of(generator, sde, 0.2, 0.7), time_of(generator, sde, 0.02, 0.2)
+    return sde, normal(generator, b, d), t, h, normal(generator, b, d)
 
 
 def _exact_step(sde: SDE, x: Tensor, t: Tensor, h: Tensor, noise: Tensor) -> Tensor:
@@ -50,7 +49,9 @@ STEP = Exercise(
     reference=forward_step,
     draw=_draw_step,
     uses=COEFFICIENTS,
+    observe=steady(),
     misconceptions=(
+        own_numbers("noise", forward_step),
         Misconception(
             "you multiply the noise by h. Brownian motion moves by sqrt(h) z in a time h; with h z the noise of n steps adds up to "
             "a variance n h^2, which vanishes as the steps get smaller.",
@@ -75,6 +76,10 @@ STEP = Exercise(
         Misconception(
             "sde.drift(x, t) is f(t) x already: you multiply by x once more.",
             lambda sde, x, t, h, noise: x + h * sde.drift(x, t) * x + sde.diffusion(t) * h.sqrt() * noise,
+        ),
+        Misconception(
+            "sde.drift_coefficient(t) is f(t) alone: multiply it by x, or take sde.drift(x, t).",
+            lambda sde, x, t, h, noise: x + h * sde.drift_coefficient(t) + sde.diffusion(t) * h.sqrt() * noise,
         ),
         Misconception(
             "you ask f and g at t + h. Ito's integral, and Euler-Maruyama with it, uses the beginning of the step.",
@@ -125,8 +130,9 @@ def from_s_to_t(alpha_s: Tensor, sigma_s: Tensor, alpha_t: Tensor, sigma_t: Tens
 
 
 def _draw_from_s_to_t(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    alpha_s, r = uniform(generator, 5, low=0.5, high=0.95), uniform(generator, 5, low=0.3, high=0.9)
-    sigma_s, g2 = uniform(generator, 5, low=0.3, high=0.9), uniform(generator, 5, low=0.5, high=1.5)
+    n = count(generator, 1, 30)
+    alpha_s, r = uniform(generator, n, low=0.5, high=0.95), uniform(generator, n, low=0.3, high=0.9)
+    sigma_s, g2 = uniform(generator, n, low=0.3, high=0.9), uniform(generator, n, low=0.5, high=1.5)
     return alpha_s, sigma_s, r * alpha_s, (r**2 * sigma_s**2 + g2).sqrt()
 
 
@@ -228,7 +234,8 @@ def sub_vp_diffusion(beta: Tensor, integrated_beta: Tensor) -> Tensor:
 
 
 def _draw_rates(generator: Generator) -> tuple[Tensor, Tensor]:
-    return uniform(generator, 5, low=1.5, high=9.0), uniform(generator, 5, low=0.1, high=0.9)
+    n = count(generator, 1, 30)
+    return uniform(generator, n, low=1.5, high=9.0), uniform(generator, n, low=0.1, high=0.9)
 
 
 def _std(big_b: Tensor) -> Tensor:
@@ -305,7 +312,7 @@ def claimed_variance(start: Tensor, gamma: Tensor, integrated_beta: Tensor) -> T
 
 
 def _draw_family(generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
-    gamma = uniform(generator, 5, low=0.1, high=0.8)
+    gamma = uniform(generator, count(generator, 1, 30), low=0.1, high=0.8)
     return uniform(generator, low=1.5, high=3.0), gamma, uniform(generator, low=0.3, high=2.0)
 
 
@@ -390,7 +397,7 @@ def _betas(beta_min: float, beta_max: float, n: int, first: int = 1) -> Tensor:
 
 def _draw_chain(generator: Generator) -> tuple[float, float, int]:
     low, high = uniform(generator, 2, low=0.0, high=1.0).tolist()
-    return 0.1 + low, 5.0 + 10.0 * high, int(torch.randint(20, 50, (), generator=generator))
+    return 0.1 + low, 5.0 + 10.0 * high, count(generator, 10, 60)
 
 
 CHAIN = Exercise(
@@ -478,7 +485,8 @@ def _reversed_kl(mean: Tensor, covariance: Tensor, alpha: Tensor, sigma: Tensor,
 
 def _draw_kl(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     alpha, sigma = uniform(generator, low=0.2, high=0.7), uniform(generator, low=0.5, high=0.9)
-    return normal(generator, 3), covariances(generator, 1, 3)[0], alpha, sigma, uniform(generator, low=1.2, high=2.0)
+    d, prior_std = count(generator, 2, 12), uniform(generator, low=1.2, high=2.0)
+    return normal(generator, d), covariances(generator, 1, d)[0], alpha, sigma, prior_std
 
 
 KL = Exercise(
@@ -597,8 +605,8 @@ def coefficients(alpha: Function, sigma: Function, t: Tensor) -> tuple[Tensor, T
 
 def _draw_schedule(generator: Generator) -> tuple[Alpha, Sigma, Tensor]:
     a, b, c, d = uniform(generator, 4, low=0.4, high=1.2).tolist()
-    t = uniform(generator, 5, low=0.2, high=0.9)
-    if int(torch.randint(0, 3, (), generator=generator)) == 0:  # VE: alpha is constant
+    t = uniform(generator, count(generator, 1, 12), low=0.2, high=0.9)
+    if count(generator, 0, 2) == 0:  # VE: alpha is constant
         return One(a, b), Sigma(0.0, 0.0, c, d), t
     return Alpha(a, b), Sigma(a, b, c, d), t
 

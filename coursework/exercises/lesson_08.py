@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from coursework.exercises.draws import normal, uniform
+from coursework.exercises.draws import count, normal, number, sizes, uniform
 from coursework.exercises.engine import Exercise, Misconception
+from coursework.exercises.observers import own_numbers, steady
 
 TimedFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -21,7 +22,8 @@ def euler_maruyama_step(x: Tensor, score_value: Tensor, f: Tensor, g: Tensor, h:
 def _draw_step(generator: Generator) -> tuple[Tensor, ...]:
     f, g = -uniform(generator, low=0.4, high=2.0), uniform(generator, low=1.2, high=2.5)
     h = uniform(generator, low=0.05, high=0.3)
-    return normal(generator, 5, 3), normal(generator, 5, 3), f, g, h, normal(generator, 5, 3)
+    b, d = sizes(generator)
+    return normal(generator, b, d), normal(generator, b, d), f, g, h, normal(generator, b, d)
 
 
 EULER_MARUYAMA = Exercise(
@@ -29,7 +31,9 @@ EULER_MARUYAMA = Exercise(
     title="one step backwards",
     reference=euler_maruyama_step,
     draw=_draw_step,
+    observe=steady(),
     misconceptions=(
+        own_numbers("z", euler_maruyama_step),
         Misconception(
             "the drift has the wrong sign. Time falls by h, so dt = -h: the step is x MINUS h times the reverse drift. Test: with "
             "s = 0 and f = -1 data shrinks on its way to noise, so it must grow on its way back.",
@@ -109,8 +113,9 @@ def _noise_budget(v: Tensor, total_beta: Tensor) -> Tensor:
 
 
 def _draw_variances(generator: Generator) -> tuple[Tensor, Tensor]:
-    low = uniform(generator, 5, low=0.2, high=0.7)
-    return torch.cat([low, uniform(generator, 2, low=1.5, high=3.0)]), uniform(generator, low=1.0, high=4.0)
+    low = uniform(generator, count(generator, 1, 6), low=0.2, high=0.7)
+    high = uniform(generator, count(generator, 1, 6), low=1.5, high=3.0)
+    return torch.cat([low, high]), uniform(generator, low=1.0, high=4.0)
 
 
 HALVED_SCORE = Exercise(
@@ -208,7 +213,8 @@ def _draw_levels(generator: Generator) -> tuple[Tensor, ...]:
 
 
 def _draw_ancestral(generator: Generator) -> tuple[Tensor, ...]:
-    return normal(generator, 5, 3), normal(generator, 5, 3), *_draw_levels(generator), normal(generator, 5, 3)
+    b, d = sizes(generator)
+    return normal(generator, b, d), normal(generator, b, d), *_draw_levels(generator), normal(generator, b, d)
 
 
 def _ancestral_with(mean: Callable[..., Tensor], noise: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -255,7 +261,9 @@ ANCESTRAL = Exercise(
     title="the ancestral step",
     reference=ancestral_step,
     draw=_draw_ancestral,
+    observe=steady(),
     misconceptions=(
+        own_numbers("z", ancestral_step),
         Misconception(
             "the noise is too large: G is the standard deviation of the step when only its start is known. Here both ends are (x_t, "
             "and x_0 by its estimate), which leaves G sigma' / sigma.",
@@ -444,7 +452,8 @@ def _rms(g: Tensor, g_next: Tensor) -> Tensor:
 
 
 def _draw_heun(generator: Generator) -> tuple:
-    matrix, offset = normal(generator, 3, 3), normal(generator, 3)
+    b, d = sizes(generator)
+    matrix, offset = normal(generator, d, d), normal(generator, d)
     low, high = uniform(generator, low=0.5, high=1.0), uniform(generator, low=2.0, high=4.0)
     t = uniform(generator, low=0.6, high=0.9)
 
@@ -454,14 +463,8 @@ def _draw_heun(generator: Generator) -> tuple:
     def diffusion(time: Tensor) -> Tensor:
         return low + high * time**2  # neither g nor g^2 is linear: the midpoint must not pass for a mean of both ends
 
-    return (
-        drift,
-        diffusion,
-        normal(generator, 5, 3),
-        t,
-        t - uniform(generator, low=0.1, high=0.4),
-        normal(generator, 5, 3),
-    )
+    t_next = t - uniform(generator, low=0.1, high=0.4)
+    return drift, diffusion, normal(generator, b, d), t, t_next, normal(generator, b, d)
 
 
 def _heun_with(
@@ -489,7 +492,9 @@ HEUN = Exercise(
     title="the stochastic Heun step",
     reference=heun_step,
     draw=_draw_heun,
+    observe=steady(),
     misconceptions=(
+        own_numbers("z", heun_step),
         Misconception(
             "your trial point y has no noise. The second drift is to be asked where the step really ends: with its noise.",
             _heun_with(guess=lambda x, h, a, noise: x - h * a),
@@ -570,9 +575,9 @@ def _length(x: Tensor) -> Tensor:
 
 
 def _draw_corrector(generator: Generator) -> tuple[Tensor, Tensor, Tensor, float]:
-    sizes = uniform(generator, 5, 1, low=0.3, high=2.0)
-    snr = float(uniform(generator, low=0.1, high=0.4))
-    return normal(generator, 5, 3), sizes * normal(generator, 5, 3), normal(generator, 5, 3), snr
+    b, d = sizes(generator)
+    lengths, snr = uniform(generator, b, 1, low=0.3, high=2.0), number(generator, 0.1, 0.4)
+    return normal(generator, b, d), lengths * normal(generator, b, d), normal(generator, b, d), snr
 
 
 def _corrector_with(size: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -585,7 +590,9 @@ CORRECTOR = Exercise(
     title="the corrector's step",
     reference=corrector_step,
     draw=_draw_corrector,
+    observe=steady(),
     misconceptions=(
+        own_numbers("z", corrector_step),
         Misconception(
             "snr is not squared and the 2 is missing: snr (|z| / |s|)^2. The pull is e |s| and the noise sqrt(2 e) |z|; set their "
             "ratio to snr and solve for e.",

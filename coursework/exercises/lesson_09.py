@@ -7,10 +7,10 @@ import torch
 from torch import Generator, Tensor
 
 from coursework import sdes
-from coursework.exercises.draws import normal, uniform
+from coursework.exercises.draws import count, linear_sde, normal, number, sizes, time_of, uniform
 from coursework.exercises.engine import Exercise, Misconception, Observed
 from coursework.exercises.uses import COEFFICIENTS
-from coursework.sdes import SDE, VESDE, VPSDE
+from coursework.sdes import SDE
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
@@ -30,16 +30,11 @@ class WavyScore:
         return x @ self.matrix.T / (1 + t) + torch.sin(3 * t + x)
 
 
-def _draw_vp(generator: Generator) -> VPSDE:
-    low, high = uniform(generator, low=0.3, high=0.9), uniform(generator, low=2.0, high=4.0)
-    return VPSDE(float(low), float(high))
-
-
 def _draw_step(generator: Generator) -> tuple[WavyScore, SDE, Tensor, Tensor, Tensor]:
     """A step from t to t' < t, towards the data; `_both_ways` takes it back as well."""
-    score, sde, x = WavyScore(0.7 * normal(generator, 3, 3)), _draw_vp(generator), normal(generator, 5, 3)
-    t = uniform(generator, low=0.5, high=0.7)
-    h = uniform(generator, low=0.1, high=0.3)
+    sde, (b, d) = linear_sde(generator), sizes(generator)
+    score, x = WavyScore(0.7 * normal(generator, d, d)), normal(generator, b, d)
+    t, h = time_of(generator, sde, 0.5, 0.7), time_of(generator, sde, 0.1, 0.3)
     return score, sde, x, t, t - h
 
 
@@ -283,8 +278,8 @@ def observed_order(coarse: Tensor, medium: Tensor, fine: Tensor, ratio: Tensor) 
 
 def _draw_order(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Results with an error C h^p at h, h / ratio, h / ratio^2, and a little of the next power."""
-    exact, leading, rest = normal(generator, 3, 5, 3)
-    order = int(torch.randint(1, 5, (), generator=generator))
+    exact, leading, rest = normal(generator, 3, *sizes(generator))
+    order = count(generator, 1, 4)
     ratio = uniform(generator, low=1.4, high=1.9) if order % 2 else uniform(generator, low=2.2, high=3.5)
     h = uniform(generator, low=0.2, high=0.4)
     results = [exact + leading * (h / ratio**i) ** order + 0.1 * rest * (h / ratio**i) ** (order + 1) for i in range(3)]
@@ -377,11 +372,7 @@ def karras_grid(sde: SDE, n_steps: int, rho: float) -> Tensor:
 
 
 def _draw_grid(generator: Generator) -> tuple[SDE, int, float]:
-    n_steps = int(torch.randint(4, 12, (), generator=generator))
-    rho = float(uniform(generator, low=2.5, high=8.0))
-    vp = VPSDE(float(uniform(generator, low=0.1, high=0.4)), float(uniform(generator, low=6.0, high=15.0)))
-    ve = VESDE(0.02, float(uniform(generator, low=5.0, high=20.0)))  # with a t_min of its own
-    return ve if float(uniform(generator, low=0.0, high=1.0)) < 0.25 else vp, n_steps, rho
+    return linear_sde(generator), count(generator, 4, 40), number(generator, 2.5, 8.0)
 
 
 def _levels(sde: SDE) -> Tensor:
@@ -506,9 +497,7 @@ def _scaled(variance: Tensor, sde: SDE) -> tuple[Tensor, Tensor, Tensor, Tensor]
 def _draw_variance(generator: Generator) -> tuple[Tensor, SDE, Tensor]:
     variance = uniform(generator, low=0.2, high=0.6)
     strength = uniform(generator, low=0.7, high=0.9) + 0.5 * (uniform(generator, low=0.0, high=1.0) < 0.5)
-    vp = VPSDE(float(uniform(generator, low=0.5, high=1.0)), float(uniform(generator, low=2.0, high=4.0)))
-    ve = VESDE(0.3, float(uniform(generator, low=3.0, high=5.0)))
-    return variance, ve if float(uniform(generator, low=0.0, high=1.0)) < 0.25 else vp, strength
+    return variance, linear_sde(generator), strength
 
 
 def _variance(power: Callable[[Tensor], Tensor], start: str = "law", scale: int = 2) -> Callable[..., Tensor]:
@@ -622,7 +611,8 @@ def _circle(z_a: Tensor, z_b: Tensor, w: Tensor, angle: Tensor) -> Tensor:
 
 def _draw_circle(generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Latents of different lengths, and weights that do not include the ends only."""
-    return 1.3 * normal(generator, 7), 0.7 * normal(generator, 7), uniform(generator, 5, low=0.05, high=0.95)
+    d, n = count(generator, 3, 12), count(generator, 1, 9)
+    return 1.3 * normal(generator, d), 0.7 * normal(generator, d), uniform(generator, n, low=0.05, high=0.95)
 
 
 def _line(z_a: Tensor, z_b: Tensor, w: Tensor) -> Tensor:
