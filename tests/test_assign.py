@@ -337,7 +337,7 @@ def test_a_place_that_cannot_be_written_is_refused_in_a_line(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("result", "raised", "words"),
     [
-        ({"error": "Traceback\nKeyboardInterrupt"}, KeyboardInterrupt, ""),
+        ({"error": "Traceback\nKeyboardInterrupt"}, KeyboardInterrupt, "^$"),
         (
             {
                 "log": "[ERROR] x\nsqlite3.OperationalError: disk is full\n",
