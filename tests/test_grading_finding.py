@@ -106,6 +106,12 @@ def test_the_time_to_look_for_stubs_grows_with_the_cells_length_only():
     assert finding.lessons_of(json.dumps({"cells": [cell]}).encode(), "", COURSE) == {SCORE.name: 2}
 
 
+@pytest.mark.parametrize("name", ["X.IPYNB", "03_x.ipynb.txt", "03_x.ipynb.json"])
+def test_a_notebook_is_one_whatever_a_browser_put_to_its_name(name, tmp_path):
+    put(tmp_path / "anna" / name, notebook(SLICED))
+    assert graded(tmp_path) == {("anna", 3): name}
+
+
 # -- which of several ----------------------------------------------------------------------------------------------
 
 BLANK, HALF, FULL = (notebook(SLICED, answered=n) for n in (0, 2, 3))
@@ -174,7 +180,7 @@ def unusual(folder, kind):
     [
         ("empty", "an empty folder"),
         ("checkpoints", "no notebook, only .ipynb_checkpoints"),
-        ("hand in.zip", "no notebook, only hand in.zip"),
+        ("hand in.zip", "no notebook, only hand in.zip (`coursework collect` opens zips)"),
         ("X.py", "no notebook, only X.py"),
         ("hidden", "no notebook, only the hidden .mine"),
         ("fifo", "no notebook, only 03.ipynb, which is no plain file"),
@@ -232,6 +238,13 @@ def test_notebooks_without_folders_are_refused_in_a_line_that_says_what_is_expec
         find(tmp_path)
     put(tmp_path / "ben" / "03.ipynb", FULL)
     assert [str(note) for note in find(tmp_path).notes] == ["anna_03.ipynb: lies in no student's folder"]
+
+
+def test_a_course_directory_is_no_folder_of_students(tmp_path):
+    put(tmp_path / "nbgrader_config.py", "")
+    put(tmp_path / "source" / SLICED.name / "x.ipynb", FULL)
+    with pytest.raises(FindingError, match=r"lies in .*submitted"):
+        find(tmp_path)
 
 
 # -- the class list ------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import BinaryIO, Self
 
 from coursework._names import shown
 from coursework.grading import handin
-from coursework.grading.finding import NO_FOLDERS
+from coursework.grading.finding import NO_FOLDERS, is_notebook
 
 MOST_ENTRIES = 100_000  # of an archive or folder
 MOST_INSIDE = 2_000  # of a zip in it
@@ -59,9 +59,10 @@ class Item:
         """The whole path, as it is shown."""
         return shown("/".join((*self.parts, *self.inside)))
 
-    def is_a(self, suffix: str) -> bool:
-        """Whether the file's name ends so, in small letters or capitals."""
-        return self.name.lower().endswith(suffix)
+    @property
+    def is_zip(self) -> bool:
+        """Whether the file's name is that of a zip."""
+        return self.name.lower().endswith(".zip")
 
 
 class Archive:
@@ -77,7 +78,7 @@ class Archive:
         if not path.is_dir() and not path.is_file():
             raise ArchiveError(f"{path}: there is no such file or folder")
         self._zip = None
-        if path.is_file() and path.suffix != ".ipynb":
+        if path.is_file() and not is_notebook(path.name):
             try:
                 self._zip = _open_zip(self._stack.enter_context(path.open("rb")), MOST_ENTRIES)
             except (ArchiveError, OSError) as error:
@@ -104,7 +105,7 @@ class Archive:
         else:
             found = iter([_file_item(self.path, (self.path.name,), self.path.stat())])
         for item in found:
-            if item.is_a(".zip") and not item.problem:
+            if item.is_zip and not item.problem:
                 yield from self._inside(item)
             else:
                 yield Item(item.parts, self._counted(item.read), item.time, problem=item.problem)
@@ -117,7 +118,7 @@ class Archive:
                 raise ArchiveError(f"it unpacks to more than {LARGEST_ZIP >> 20} MB")
             for item in list(_zip_items(archive)):
                 again = self._counted(lambda parts=item.parts: _read_inside(outer, parts))
-                problem = "a zip in a zip is not opened" if item.is_a(".zip") else item.problem
+                problem = "a zip in a zip is not opened" if item.is_zip else item.problem
                 yield Item(outer.parts, again, outer.time, item.parts, problem)
         except ArchiveError as error:
             yield Item(outer.parts, outer.read, outer.time, problem=str(error))

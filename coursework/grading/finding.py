@@ -22,6 +22,7 @@ MOST_ENTRIES = 100_000  # of a folder that are listed
 MOST_NOTEBOOKS = 200  # that are read for one learner
 NO_FOLDERS = ("__pycache__", "__MACOSX")
 DEFINED = re.compile(r"^(?:async def|def|class) (\w+)", re.MULTILINE)
+NOTEBOOK = re.compile(r"\.ipynb(\.json|\.txt)?$", re.IGNORECASE)  # some browsers put to it what they think it is
 STUB = re.compile(r"^[ \t]*raise NotAttempted\b", re.MULTILINE)
 LIMIT = "more than "
 SEVERAL = "several files"  # a flag: which one is graded was chosen
@@ -105,13 +106,16 @@ def find_submissions(
     """What is in a folder of submissions, with one folder for each student or sections of such folders.
 
     lessons: those that are asked for; course: all that there are, so that another lesson's notebook is known for what
-    it is; people: the class list. Raises FindingError where notebooks lie there without students' folders.
+    it is; people: the class list. Raises FindingError where notebooks lie there without students' folders, and for a
+    course directory.
     """
     course = course or lessons
+    if (folder / "nbgrader_config.py").is_file():
+        raise FindingError(f"{folder} is a course directory: what was handed in lies in {folder / 'submitted'}")
     homes = [look_through(path, course) for path in _folders(folder)]
     if _are_sections(homes, course, people):
         homes = [look_through(path, course) for home in homes for path in _folders(home.path)]
-    loose = [path.name for path in _entries(folder) if path.suffix == ".ipynb" and _is_file(path)]
+    loose = [path.name for path in _entries(folder) if is_notebook(path.name) and _is_file(path)]
     if loose and not any(home.notebooks for home in homes):
         raise FindingError(f"{folder} holds notebooks, no folders: {EXPECTED}")
     by_student = _by_student(homes, people)
@@ -167,7 +171,8 @@ def _reason(homes: Sequence[Home]) -> str:
     if others[0].startswith(LIMIT):
         return f"no notebook among its files, which are {others[0]}"
     more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-    return f"no notebook, only {', '.join(others[:3])}{more}"
+    opened = " (`coursework collect` opens zips)" if any(text.lower().endswith(".zip") for text in others) else ""
+    return f"no notebook, only {', '.join(others[:3])}{more}{opened}"
 
 
 # -- folders -------------------------------------------------------------------------------------------------------
@@ -269,7 +274,7 @@ def _notebooks(folder: Path, others: list[str]) -> Iterator[Path]:
                 continue
             if stat.S_ISDIR(kind) and not path.name.startswith(".") and path.name not in NO_FOLDERS:
                 waiting.append(path)
-            elif stat.S_ISREG(kind) and path.suffix == ".ipynb" and not path.name.startswith("."):
+            elif stat.S_ISREG(kind) and is_notebook(path.name) and not path.name.startswith("."):
                 yield path
             else:
                 others.append(_what(path, kind))
@@ -361,6 +366,11 @@ def _answered(sources: Sequence[tuple[tuple[str, str], str]], exercise: str, fun
         for mark, text in sources
         if mark == ("exercise", exercise) or (mark[0] != "lesson" and function in DEFINED.findall(text))
     )
+
+
+def is_notebook(name: str) -> bool:
+    """Whether a file's name is that of a notebook."""
+    return NOTEBOOK.search(name) is not None
 
 
 def by_name(stem: str, course: Sequence[Lesson]) -> Lesson | None:

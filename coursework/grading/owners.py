@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from coursework._names import shown
 from coursework.grading.archives import EMPTY, HIDDEN, Archive, ArchiveError, Item, is_hidden
 from coursework.grading.class_list import ClassList
-from coursework.grading.finding import Candidate, by_name, lessons_of
+from coursework.grading.finding import Candidate, by_name, is_notebook, lessons_of
 from coursework.grading.handin import Lesson
 from coursework.grading.lms_names import Named, read_name
 
@@ -56,7 +56,7 @@ def handed_in(archive: Archive, lessons: Sequence[Lesson], people: ClassList | N
 
 def _look(item: Item, lessons: Sequence[Lesson]) -> tuple[Candidate | None, str]:
     """The notebook of a lesson that a file is, None where it is none; and why."""
-    if item.problem or not item.is_a(".ipynb"):
+    if item.problem or not is_notebook(item.name):
         return None, item.problem or NO_NOTEBOOK
     try:
         data = item.read()
