@@ -1,5 +1,7 @@
 """Plausible answers that are wrong and must not pass, by exercise: shortcuts, and formulas for a special case."""
 
+from itertools import pairwise
+
 import torch
 
 
@@ -94,6 +96,23 @@ def variance_between(first, last):
     return formula
 
 
+def vp_rates(score, trace, sde, x, t):
+    half = -0.5 * sde.beta(t)
+    return half * (x + score(x, t)), half * (x.shape[1] + trace(x, t))
+
+
+def vp_likelihood(score, trace, sde, x, times):
+    total = 0.0
+    for t, later in pairwise(times):
+        v, divergence = vp_rates(score, trace, sde, x, t)
+        x, total = x + (later - t) * v, total + (later - t) * divergence
+    return sde.prior_log_prob(x) + total
+
+
+def divergence_by_differences(velocity, x, probes, h):
+    return torch.stack([form_by_differences(velocity, x, v, h) for v in probes]).mean(0)
+
+
 # Steps of differences: too long, best and too short.
 STEPS = (1e-3, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 3e-7, 1e-7, 1e-8)
 
@@ -126,5 +145,13 @@ WRONG_ANSWERS = {
     "9.2": [vp_heun],
     "9.4": [karras_between(1.0, None), karras_between(None, 1e-3), karras_between(None, 0.0)],
     "9.5": [variance_between(1.0, None), variance_between(None, 1e-3), variance_between(None, 0.0)],
+    "10.1": [vp_rates],
+    "10.2": [lambda velocity, x, probes, h=h: divergence_by_differences(velocity, x, probes, h) for h in STEPS],
+    "10.4": [vp_likelihood],
+    "10.7": [
+        lambda noise_hat, noise, sde, t: (
+            0.5 * sde.beta(t) / sde.sigma(t) ** 2 * (noise_hat - noise).square().sum((1, 2))
+        )
+    ],
     "2.5": [lambda x, trace_weight: -trace_weight * 3 / (x**2).sum(1).mean()],
 }

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from coursework.exercises.draws import normal, uniform
+from coursework.exercises.draws import count, linear_sde, normal, number, sizes, time_of, uniform
 from coursework.exercises.engine import Exercise, Misconception, Observed
+from coursework.exercises.observers import own_numbers, steady
 from coursework.exercises.uses import COEFFICIENTS
-from coursework.sdes import SDE, VESDE, VPSDE
+from coursework.sdes import SDE, VPSDE
 
 Score = Callable[[Tensor, Tensor], Tensor]
 Trace = Callable[[Tensor, Tensor], Tensor]
@@ -35,11 +36,6 @@ class WavyScore:
         return self.matrix.trace() / (1 + t) + torch.cos(3 * t + x).sum(1)
 
 
-def _draw_vp(generator: Generator) -> VPSDE:
-    low, high = uniform(generator, low=0.3, high=0.9), uniform(generator, low=2.0, high=4.0)
-    return VPSDE(float(low), float(high))
-
-
 # -- 10.1 the two rates ------------------------------------------------------------------------------------------------
 
 
@@ -50,9 +46,9 @@ def joint_rates(score: Score, trace: Trace, sde: SDE, x: Tensor, t: Tensor) -> t
 
 
 def _draw_rates(generator: Generator) -> tuple[Score, Trace, SDE, Tensor, Tensor]:
-    score = WavyScore(0.7 * normal(generator, 3, 3))
-    t = uniform(generator, low=0.3, high=0.8)
-    return score, score.trace, _draw_vp(generator), normal(generator, 5, 3), t
+    sde, (b, d) = linear_sde(generator), sizes(generator)
+    score = WavyScore(0.7 * normal(generator, d, d))
+    return score, score.trace, sde, normal(generator, b, d), time_of(generator, sde, 0.3, 0.8)
 
 
 def _two(attempt: Callable[..., Any], args: tuple[Any, ...]) -> Observed:
@@ -176,9 +172,10 @@ def _forms(velocity: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor) -> T
 
 
 def _draw_hutchinson(generator: Generator) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
-    inner, outer = normal(generator, 3, 3), normal(generator, 3, 3)
-    x, probes = normal(generator, 5, 3), normal(generator, 4, 5, 3)
-    return lambda x: torch.tanh(x @ inner.T) @ outer.T, x, probes
+    """A velocity so fine that differences of its values are not near enough to derivatives."""
+    (b, d), n = sizes(generator), count(generator, 1, 6)
+    inner, outer = 20 * normal(generator, d, d), normal(generator, d, d)
+    return lambda x: torch.sin(x @ inner.T) @ outer.T, normal(generator, b, d), normal(generator, n, b, d)
 
 
 def _exact_divergence(velocity: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor) -> Tensor:
@@ -191,7 +188,10 @@ HUTCHINSON = Exercise(
     title="Hutchinson's estimate of the divergence",
     reference=hutchinson_divergence,
     draw=_draw_hutchinson,
+    rtol=1e-11,
+    observe=steady(),
     misconceptions=(
+        own_numbers("probes", hutchinson_divergence),
         Misconception(
             "you sum over the probes: each is an estimate of the whole trace, so take their mean.",
             lambda velocity, x, probes: _forms(velocity, x, probes).sum(0),
@@ -274,7 +274,7 @@ def _draw_gaussian(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor
     variance = uniform(generator, low=0.2, high=0.6)
     end = uniform(generator, low=1.5, high=3.0)
     prior_std = uniform(generator, low=1.8, high=2.5)
-    return normal(generator, 5, 3), variance, end, prior_std
+    return normal(generator, *sizes(generator)), variance, end, prior_std
 
 
 GAUSSIAN = Exercise(
@@ -382,10 +382,14 @@ def _euler(
 
 
 def _draw_likelihood(generator: Generator) -> tuple[Score, Trace, SDE, Tensor, Tensor]:
-    score, sde = WavyScore(0.7 * normal(generator, 3, 3)), _draw_vp(generator)
-    sde.prior_std = float(uniform(generator, low=1.4, high=2.0))  # not 1, so that the prior's scale shows
-    times = torch.cumsum(uniform(generator, 6, low=0.05, high=0.15), 0)
-    return score, score.trace, sde, normal(generator, 5, 3), times
+    sde, (b, d) = linear_sde(generator), sizes(generator)
+    if isinstance(sde, VPSDE):
+        sde.prior_std = number(generator, 1.4, 2.0)  # not 1, so that the prior's scale shows
+    score, parts = (
+        WavyScore(0.7 * normal(generator, d, d)),
+        uniform(generator, count(generator, 4, 9), low=0.5, high=1.5),
+    )
+    return score, score.trace, sde, normal(generator, b, d), 0.6 * sde.T * torch.cumsum(parts, 0) / parts.sum()
 
 
 def _assembled(combine: Callable[[SDE, Tensor, Tensor, Tensor], Tensor], **options: Any) -> Callable[..., Tensor]:
@@ -487,11 +491,10 @@ def bits(log_prob: Tensor, n_dims: int, n_levels: int, low: float, high: float) 
 
 
 def _draw_bits(generator: Generator) -> tuple[Tensor, int, int, float, float]:
-    n_dims = int(torch.randint(3, 9, (), generator=generator))
-    n_levels = int(torch.randint(5, 40, (), generator=generator))
+    n_dims, n_levels = count(generator, 3, 12), count(generator, 5, 40)
     low = float(uniform(generator, low=-1.5, high=-0.5))
     high = low + float(uniform(generator, low=1.5, high=3.5))
-    return 4 * normal(generator, 5), n_dims, n_levels, low, high
+    return 4 * normal(generator, count(generator, 1, 9)), n_dims, n_levels, low, high
 
 
 def _bits(offset: Callable[[int, float], float], scale: float = 1.0, sign: float = -1.0) -> Callable[..., Tensor]:
@@ -582,11 +585,16 @@ def dequantize_levels(x: Tensor, n_levels: int, low: float, high: float, u: Tens
 
 
 def _draw_levels(generator: Generator) -> tuple[Tensor, int, float, float, Tensor]:
-    n_levels = int(torch.randint(4, 12, (), generator=generator))
+    n_levels, shape = count(generator, 4, 12), _shape(generator)
     low = float(uniform(generator, low=-1.5, high=-0.5))
     high = low + float(uniform(generator, low=1.3, high=3.0))
-    k = torch.randint(n_levels, (5, 3), generator=generator).double()
-    return low + k * (high - low) / (n_levels - 1), n_levels, low, high, uniform(generator, 5, 3, low=0.0, high=1.0)
+    k = torch.randint(n_levels, shape, generator=generator).double()
+    return low + k * (high - low) / (n_levels - 1), n_levels, low, high, uniform(generator, *shape, low=0.0, high=1.0)
+
+
+def _shape(generator: Generator) -> tuple[int, ...]:
+    """A batch of vectors, grey images or colour images."""
+    return count(generator, 1, 9), *(count(generator, 2, 5) for _ in range(count(generator, 1, 3)))
 
 
 def _spread(width: Callable[[int, float], float], shift: float = 0.5, scale: float = 1.0) -> Callable[..., Tensor]:
@@ -603,7 +611,9 @@ DEQUANTIZE = Exercise(
     title="dequantize",
     reference=dequantize_levels,
     draw=_draw_levels,
+    observe=steady(),
     misconceptions=(
+        own_numbers("u", dequantize_levels),
         Misconception(
             "from the first to the last of n_levels levels there are n_levels - 1 gaps: yours are too narrow and leave holes "
             "between the cells.",
@@ -674,9 +684,9 @@ def likelihood_loss(noise_hat: Tensor, noise: Tensor, sde: SDE, t: Tensor) -> Te
 
 
 def _draw_weights(generator: Generator) -> tuple[Tensor, Tensor, SDE, Tensor]:
-    vp, ve = _draw_vp(generator), VESDE(0.3, float(uniform(generator, low=3.0, high=5.0)))
-    sde = ve if float(uniform(generator, low=0.0, high=1.0)) < 0.25 else vp
-    return normal(generator, 5, 2, 3), normal(generator, 5, 2, 3), sde, uniform(generator, 5, low=0.2, high=0.9)
+    sde, shape = linear_sde(generator), _shape(generator)
+    t = sde.T * uniform(generator, shape[0], low=0.2, high=0.9)
+    return normal(generator, *shape), normal(generator, *shape), sde, t
 
 
 def _weighted(weight: Callable[[SDE, Tensor], Tensor]) -> Callable[..., Tensor]:
@@ -689,8 +699,10 @@ LIKELIHOOD_WEIGHT = Exercise(
     title="the weighting that bounds the likelihood",
     reference=likelihood_loss,
     draw=_draw_weights,
+    observe=steady(),
     uses=COEFFICIENTS,
     misconceptions=(
+        own_numbers("noise", likelihood_loss),
         Misconception(
             "g^2 weights the error of the score. The error of the noise is sigma times that, so its weight is g^2 / sigma^2.",
             _weighted(lambda sde, t: 0.5 * sde.diffusion(t) ** 2),

@@ -80,7 +80,7 @@ def loss_by_clock(noise_hat, noise, sde, t):
     """g^2 / sigma^2 is the rate of -log SNR: by autograd."""
     leaf = t.detach().clone().requires_grad_()
     (rate,) = torch.autograd.grad(-sde.log_snr(leaf).sum(), leaf)
-    return rate * torch.linalg.vector_norm(noise_hat - noise, dim=(1, 2)) ** 2 / 2
+    return rate * torch.linalg.vector_norm((noise_hat - noise).flatten(1), dim=1) ** 2 / 2
 
 
 ROUTES = {
