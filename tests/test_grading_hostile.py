@@ -202,8 +202,8 @@ def test_links_pipes_and_huge_files_are_not_read(tmp_path):
     with pytest.raises(handin.HandInError, match="no plain file"):
         handin.content(student / "03.ipynb")
     with (student / "03 large.ipynb").open("wb") as file:
-        file.truncate(handin.LARGEST + 1)
-    with pytest.raises(handin.HandInError, match="larger than 20 MB"):
+        file.truncate(handin.LARGEST_FILE + 1)
+    with pytest.raises(handin.HandInError, match="larger than 200 MB"):
         handin.content(student / "03 large.ipynb")
 
 

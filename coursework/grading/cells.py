@@ -41,12 +41,16 @@ class CellError(Exception):
 
 @dataclass(frozen=True)
 class Wanted:
-    """Whose function is looked for: the exercise, its function's name, and the cells that answer and check it."""
+    """Whose function is looked for: the exercise, its function's name, and the cells that answer and check it.
+
+    `whole`: a learner's cells run as they stand, and not only what the answer needs of them.
+    """
 
     exercise: str
     name: str
     own: int
     until: int
+    whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,10 @@ def define(
     stand_ins = {entry["exercise"]: from_source(entry["name"], entry["source"]) for entry in given}
     by_name = {entry["name"]: stand_ins[entry["exercise"]] for entry in given}
     needed = _needed(statements, target, end, wanted.name, by_name)
-    chosen = [s for i, s in enumerate(statements) if i in needed or (i < end and not s.lesson)]
+    beside = (
+        i < end and not s.lesson and (wanted.whole or isinstance(s.node, IMPORTS)) for i, s in enumerate(statements)
+    )
+    chosen = [s for i, (s, too) in enumerate(zip(statements, beside, strict=True)) if too or i in needed]
     handed_over: dict[str, Any] = {}
 
     def check(exercise_id: str, attempt: Any) -> Any:

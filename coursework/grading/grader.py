@@ -36,8 +36,9 @@ class Rules:
 
 
 JUDGING = (
-    "answers", "cases", "cells", "grader", "handin", "magics", "marking", "stage", "wire", "withheld", "worker",
-)  # fmt: skip
+    *("answers", "cases", "cells", "grader", "handin", "magics", "marking"),
+    *("stage", "stripping", "wire", "withheld", "worker"),
+)
 
 
 class Grader:
@@ -92,38 +93,47 @@ class Grader:
         cpu: float,
         salt: str = "",
     ) -> tuple[Mark, float]:
-        """The mark of one exercise and the CPU seconds that it used: that of the first place where it passes, if any.
+        """The mark of one exercise and the CPU seconds that it used: that of the first try that passes, if any.
 
-        given: earlier exercises that did not pass, with their references, as the learner's own checks gave them.
+        given: earlier exercises that did not pass, with their references, as the learner's own checks gave them. Where
+        no answer comes back a learner's cells may be to blame that the answer does not need: it is tried without them.
         """
-        marks, used, exam = [], 0.0, Exam(exercise, self.rules.secret, salt)
-        for place in answers.places(handed_in.cells, exercise.id, lesson.functions[exercise.id]):
-            mark, more = self._grade_place(place, exam, lesson, handed_in, given, max(RESERVED, cpu - used))
+        exam, first, used = Exam(exercise, self.rules.secret, salt), None, 0.0
+        tries = [(place, True) for place in answers.places(handed_in.cells, exercise.id, lesson.functions[exercise.id])]
+        while tries and (first is None or cpu - used > RESERVED / 4):
+            (place, whole), *tries = tries
+            mark, more, answered = self._grade_place(place, whole, exam, lesson, handed_in, given, cpu - used)
             used += more
             if mark.outcome == "passed":
                 return mark, used
-            marks.append(mark)
-        if not marks:
+            first = first or mark
+            if whole and not answered:
+                tries.insert(0, (place, False))
+        if first is None:
             return Mark(exercise.id, "not attempted", "its cell is not in the notebook", flag="cell missing"), 0.0
-        return marks[0], used
+        return first, used
 
     def _grade_place(
         self,
         place: answers.Place,
+        whole: bool,
         exam: Exam,
         lesson: Lesson,
         handed_in: HandIn,
         given: list[dict[str, str]],
         cpu: float,
-    ) -> tuple[Mark, float]:
-        """The mark of what stands in one place, and the CPU seconds that it used."""
+    ) -> tuple[Mark, float, bool]:
+        """The mark of what stands in one place, the CPU seconds that it used, and whether an answer came back.
+
+        whole: run all cells of the learner's own, not only what the answer needs.
+        """
         exercise, name = exam.exercise, lesson.functions[exam.exercise.id]
         request: dict[str, Any] = {
             "exercise": exercise.id,
             "cases": exam.recorded,
             "noise": exam.noise,
             "cells": [{"source": cell.source, "role": cell.role} for cell in handed_in.cells],
-            "wanted": {"exercise": exercise.id, "name": name, **place._asdict()},
+            "wanted": {"exercise": exercise.id, "name": name, "whole": whole, **place._asdict()},
             "given": [entry for entry in given if entry["name"] != name],
             "reference": {},
             "cpu": cpu,
@@ -134,11 +144,11 @@ class Grader:
         reply = self._sandbox.ask(request)
         if reply.ended.startswith("lost"):  # the sandbox itself went down: once more
             reply = self._sandbox.ask(request)
-        mark = judged(exam, reply.data, reply.ended, cpu)
-        return replace(mark, seconds=round(reply.seconds, 3)), max(
-            reply.cpu,
-            min(cpu, (reply.seconds - 3) / 2),  # of the clock's 2 cpu + 3, whatever it wrote meanwhile
-        )
+        mark = replace(judged(exam, reply.data, reply.ended, cpu), seconds=round(reply.seconds, 3))
+        used = max(
+            reply.cpu, min(cpu, (reply.seconds - 3) / 2)
+        )  # of the clock's 2 cpu + 3, whatever it wrote meanwhile
+        return mark, used, not mark.message.startswith(("no answer", "stopped: "))
 
 
 def judged(exam: Exam, data: bytes, ended: str, cpu: float) -> Mark:

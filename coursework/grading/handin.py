@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LARGEST = 20 << 20  # bytes of a notebook
+from coursework.grading.stripping import without_outputs
+from coursework.grading.writing import Part, Written, written
+
+LARGEST_FILE = 200 << 20  # bytes of a notebook
+LARGEST = 20 << 20  # of it without its outputs
 LONGEST = 1 << 20  # characters of code in a notebook
-LONGEST_ANSWER = 20_000  # characters of a written derivation; rendering brackets takes their number squared
 MOST_CELLS = 2_000
 ID = re.compile(r"(exercise|check)-(\d{1,2})-(\d{1,2})")
 
@@ -49,13 +52,14 @@ class Cell:
 class HandIn:
     """The code cells of a submission, or why they cannot be read.
 
-    `remarks` are for the instructor; `answers` are the written derivations, by their cells' names for nbgrader.
+    `remarks` are for the instructor and the learner; `answers` are the written derivations, by their cells' names for
+    nbgrader.
     """
 
     cells: tuple[Cell, ...] = ()
     problem: str = ""
     remarks: tuple[str, ...] = ()
-    answers: Mapping[str, str] = field(default_factory=dict)
+    answers: Mapping[str, Written] = field(default_factory=dict)
 
 
 def course_lessons(root: Path) -> list[Lesson]:
@@ -93,8 +97,8 @@ def content(path: Path) -> bytes:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise HandInError("it is no plain file")
-        if path.stat().st_size > LARGEST:
-            raise HandInError(f"it is larger than {LARGEST >> 20} MB")
+        if path.stat().st_size > LARGEST_FILE:
+            raise HandInError(f"it is larger than {LARGEST_FILE >> 20} MB; clear its outputs")
         return path.read_bytes()
     except OSError as error:
         raise HandInError(f"it cannot be read: {error.strerror}") from None
@@ -107,15 +111,20 @@ def parse(data: bytes, lesson: Lesson) -> HandIn:
     except HandInError as error:
         return HandIn(problem=str(error))
     cells = [_cell(cell, lesson) for cell in found if cell.get("cell_type") == "code"]
-    answers = dict(_answer(cell) for cell in found if cell.get("cell_type") == "markdown")
     if sum(len(cell.source) for cell in cells) > LONGEST:
         return HandIn(problem="it holds more than a million characters of code")
-    answers = {name: text for name, text in answers.items() if name.startswith("derivation-")}
-    return HandIn(tuple(cells), answers=answers)
+    answers, remarks = written([_part(cell, lesson) for cell in found], lesson.number)
+    return HandIn(tuple(cells), remarks=tuple(remarks), answers=answers)
 
 
 def cells_of(data: bytes) -> list[dict]:
-    """The cells of a notebook. Raises HandInError where it is none."""
+    """The cells of a notebook, without outputs. Raises HandInError where it is none."""
+    try:
+        data = without_outputs(data)
+    except ValueError as error:
+        raise HandInError(str(error)) from None
+    if len(data) > LARGEST:
+        raise HandInError(f"it is larger than {LARGEST >> 20} MB without its outputs")
     try:
         found = json.loads(data)["cells"]
     except (ValueError, RecursionError, TypeError, KeyError):
@@ -132,13 +141,6 @@ def source_of(cell: dict) -> str:
     source = cell.get("source", "")
     text = source if isinstance(source, str) else "".join(map(str, source)) if isinstance(source, list) else ""
     return text.encode("utf-8", "replace").decode()  # JSON can hold halves of characters, which no file can
-
-
-def _answer(cell: dict) -> tuple[str, str]:
-    name = str(_table(_table(cell.get("metadata")).get("nbgrader")).get("grade_id", ""))
-    text = source_of(cell)
-    cut = f"\n\n(Cut off here, after {LONGEST_ANSWER:,} characters.)" if len(text) > LONGEST_ANSWER else ""
-    return name, text[:LONGEST_ANSWER] + cut
 
 
 def mark_of(cell: dict) -> tuple[str, str]:
@@ -158,6 +160,15 @@ def _cell(cell: dict, lesson: Lesson) -> Cell:
     if role in ("check", "exercise") and exercise in lesson.functions:
         return Cell(text, role, exercise)
     return Cell(text, lesson.known.get(digest(text), ""))
+
+
+def _part(cell: dict, lesson: Lesson) -> Part:
+    """A cell as far as written answers go."""
+    kind, text, (role, exercise) = str(cell.get("cell_type")), source_of(cell), mark_of(cell)
+    name = str(_table(_table(cell.get("metadata")).get("nbgrader")).get("grade_id", ""))
+    known = digest(text) in lesson.known or (role in ("check", "exercise") and exercise in lesson.functions)
+    edited = role == "lesson" and not known and not name.startswith("derivation-")
+    return Part(kind, text, name, known, edited, cell.get("attachments"))
 
 
 def _table(value: object) -> dict:

@@ -4,6 +4,7 @@ import html
 import re
 from collections.abc import Iterable
 
+import nbformat
 from nbformat import NotebookNode, v4
 
 from coursework.exercises.engine import Verdict, find
@@ -26,7 +27,8 @@ def rebuilt(released: NotebookNode, handed_in: HandIn, lesson: Lesson, marks: It
         elif own.get("role") == "check" and own["id"] in by_exercise:
             cell.outputs = [output(by_exercise[own["id"]])]
         elif name in handed_in.answers and cell.metadata.nbgrader.get("solution"):
-            cell.source = without_html(handed_in.answers[name])
+            cell.source = without_html(handed_in.answers[name].text)
+            cell.attachments = nbformat.from_dict(handed_in.answers[name].pictures)
         cells.append(cell)
     cells += [v4.new_code_cell(text) for text in after]
     released.cells = cells

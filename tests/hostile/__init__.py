@@ -178,7 +178,8 @@ os._exit(0)
     # -- ends and floods
     Hostile("os._exit(0) when the cell is run", before("import os\nos._exit(0)"), says="no answer came back"),
     Hostile("os._exit(0) when the function is called", inside("import os\nos._exit(0)"), says="no answer came back"),
-    Hostile("sys.exit(0)", before("import sys\nsys.exit(0)"), says="SystemExit"),
+    Hostile("sys.exit(0)", inside("import sys\nsys.exit(0)"), says="SystemExit"),
+    Hostile("sys.exit(0) beside the answer", before("import sys\nsys.exit(0)"), earned=True),
     Hostile("an endless loop", inside("while True: pass"), says="never ends"),
     Hostile(
         "an endless loop that catches everything",
@@ -199,7 +200,7 @@ time.sleep(1e6)
 """),
         says="stopped after",
     ),
-    Hostile("it sleeps forever", before("import time\ntime.sleep(1e6)"), says="stopped after"),
+    Hostile("it sleeps forever beside the answer", before("import time\ntime.sleep(1e6)"), earned=True),
     Hostile(
         "a fork bomb",
         inside("""
