@@ -354,7 +354,7 @@ HARM = {
 @pytest.mark.parametrize("kind", HARM)
 def test_one_bad_file_is_one_note_and_nothing_lies_outside(kind, place, monkeypatch):
     monkeypatch.setattr(archives, "LARGEST_ZIP", 1 << 20)
-    monkeypatch.setattr(handin, "LARGEST", 1 << 20)
+    monkeypatch.setattr(handin, "LARGEST_FILE", 1 << 20)
     bad, words = HARM[kind]
     start, end = (f"Ann_2_assignsubmission_file_/{X}", FULL), (f"Ben_3_assignsubmission_file_/{X}", HALF)
     done = place.collect(zipped(start, bad, end))

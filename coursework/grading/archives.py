@@ -227,7 +227,7 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 
 
 def _check_size(name: str, size: int) -> None:
-    most = LARGEST_ZIP if name.lower().endswith(".zip") else handin.LARGEST
+    most = LARGEST_ZIP if name.lower().endswith(".zip") else handin.LARGEST_FILE
     if size > most:
         raise ArchiveError(f"it is larger than {most >> 20} MB")
 
