@@ -212,6 +212,16 @@ def test_files_beyond_the_bound_are_noted_where_a_notebook_was_found(tmp_path):
     assert [(note.student, note.text) for note in find(tmp_path).notes] == [("anna", "more than 2,000 files")]
 
 
+def test_only_so_much_of_one_student_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(finding, "MOST_BYTES", 2 * len(FULL))
+    for name in "abc":
+        put(tmp_path / "anna" / f"{name}.ipynb", FULL)
+    notes = [note.text for note in find(tmp_path).notes]
+    assert len(notes) == 2
+    assert "more than 200 notebooks, or 0 MB of them" in notes
+    assert graded(tmp_path) == {("anna", 3): "a.ipynb"}
+
+
 # -- the folders ---------------------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from coursework.grading.lms_names import COPY, read_name, resubmission
 
 MOST_FILES = 2_000  # that are looked through for one learner
 MOST_ENTRIES = 100_000  # of a folder that are listed
-MOST_NOTEBOOKS = 200  # that are read for one learner
+MOST_NOTEBOOKS, MOST_BYTES = 200, 200 << 20  # that are read for one learner
 NO_FOLDERS = ("__pycache__", "__MACOSX")
 DEFINED = re.compile(r"^(?:async def|def|class) (\w+)", re.MULTILINE)
 NOTEBOOK = re.compile(r"\.ipynb(\.json|\.txt)?$", re.IGNORECASE)  # some browsers put to it what they think it is
@@ -251,11 +251,14 @@ def look_through(folder: Path, course: Sequence[Lesson]) -> Home:
     if folder.is_symlink():
         home.others.append("a link")
         return home
+    size = 0
     for path in _notebooks(folder, home.others):
-        if len(home.notebooks) == MOST_NOTEBOOKS:
-            home.others.append(f"{LIMIT}{MOST_NOTEBOOKS} notebooks")
+        found = path.lstat()
+        size += min(found.st_size, handin.LARGEST)  # no more of a file is read
+        if len(home.notebooks) == MOST_NOTEBOOKS or size > MOST_BYTES:
+            home.others.append(f"{LIMIT}{MOST_NOTEBOOKS} notebooks, or {MOST_BYTES >> 20} MB of them")
             break
-        home.notebooks.append(Candidate(path, lessons_of_file(path, course), path.lstat().st_mtime))
+        home.notebooks.append(Candidate(path, lessons_of_file(path, course), found.st_mtime))
     return home
 
 
