@@ -221,9 +221,14 @@ def released_findings(released: list[Path], root: Path) -> list[Finding]:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message, at most 300 characters of it, or its type's name."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line if len(line) <= 300 else f"{line[:300]}..."
+    """Returns the first line of an error's message, or its type's name."""
+    return begin(str(error)) or type(error).__name__
+
+
+def begin(text: str, most: int = 300) -> str:
+    """Returns a text's first line, or the beginning of a long one."""
+    line = text.strip().partition("\n")[0].rstrip()
+    return line if len(line) <= most else f"{line[:most]}..."
 
 
 def diagnose(root: Path) -> list[Finding]:

@@ -14,11 +14,11 @@ from nbformat import NotebookNode
 from papermill import PapermillExecutionError
 
 from coursework import lesson_pages, notebook_files, run_outputs, stored_outputs
-from coursework.environment import first_line
+from coursework.environment import begin, first_line
 from coursework.run_tasks import Outcome, Task
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # colours in a traceback
-LAST_LINES = 20  # of an error, in an outcome's details
+LAST_LINES, LONG_LINE, LONG_CELL = 20, 2000, 20_000  # of an error, and characters, in an outcome's details
 VERDICT = re.compile(r"^\S Exercise \S+ .*: (passed|not attempted|wrong)$", re.MULTILINE)
 QUIET_KERNEL = ["--IPKernelApp.log_level=50"]  # its log would go to the terminal; a cell's errors are in the lesson
 START = 60.0  # seconds that a kernel may take to start
@@ -106,15 +106,15 @@ def describe(outcome: Outcome, notebook: NotebookNode, problem: Exception | None
         return outcome
     where, error, lines = f"cell [{cell.execution_count or '*'}]", outcome.error, [outcome.error]
     if isinstance(problem, PapermillExecutionError):
-        reason = (str(problem.evalue).strip().splitlines() or [""])[0]
-        error, lines = f"{problem.ename}: {reason}", "\n".join(problem.traceback).splitlines()
+        error, lines = f"{problem.ename}: {begin(str(problem.evalue))}", "\n".join(problem.traceback).splitlines()
     elif isinstance(problem, CellTimeoutError):
         task = outcome.task
         late = outcome.seconds >= task.lesson_timeout
         error = f"the lesson took more than {task.lesson_timeout:g} s" if late else f"took more than {task.timeout:g} s"
         lines = [error]
-    last = "\n".join(ESCAPES.sub("", line) for line in lines[-LAST_LINES:])
-    return replace(outcome, error=f"{where}: {error}", details=f"{where}:\n{cell.source}\n\n{last}")
+    last = "\n".join(begin(ESCAPES.sub("", line), LONG_LINE) for line in lines[-LAST_LINES:])
+    details = f"{where}:\n{cell.source[:LONG_CELL]}\n\n{last}"
+    return replace(outcome, error=f"{where}: {error}", details=details)
 
 
 def last_started(notebook: NotebookNode) -> NotebookNode | None:
