@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,25 +11,31 @@ from typing import Annotated, Any
 
 import typer
 
-from coursework._command_line import INTERRUPTED, PairsCommand, read_parameters, refuse
+from coursework._command_line import PairsCommand, read_parameters, refuse
+from coursework._files import check_writable, write_atomically
 
 app = typer.Typer()
 
 Name = Annotated[str, typer.Argument(help="a trained model that comes with the package, or a .safetensors file")]
 Solver = Annotated[str, typer.Option(help="euler, heun, rk4, euler-maruyama, reverse-diffusion, ancestral, ...")]
 Grid = Annotated[str, typer.Option(help="how the times are spread: uniform, log-snr or karras")]
-Steps = Annotated[int, typer.Option(help="of the solver")]
+Steps = Annotated[int, typer.Option(min=1, max=100_000, help="of the solver")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="of all that is random")]
 Precision = Annotated[str, typer.Option(help="float32, or bfloat16: faster on GPUs and new CPUs, less exact")]
 Cpu = Annotated[bool, typer.Option("--cpu", help="compute on the CPU although there is a GPU")]
 
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Ends the command with one line where the package refuses an argument or a file, or training diverges."""
+    """Ends the command with one line where the package refuses an argument, training diverges, or memory is lacking."""
     try:
         yield
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+    except (ValueError, TypeError, FloatingPointError) as error:
         refuse(str(error))
+    except (MemoryError, RuntimeError) as error:  # torch has an exception of its own for GPUs alone
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        refuse("there is not enough memory for that: smaller batches or networks need less")
 
 
 @app.command(cls=PairsCommand)
@@ -43,8 +48,10 @@ def train(
         list[str] | None,
         typer.Option("-p", "--parameter", metavar="NAME VALUE", help="replace a value of the recipe; repeatable"),
     ] = None,
-    save_every: Annotated[int, typer.Option(help="steps between checkpoints")] = 500,
-    accumulate: Annotated[int, typer.Option(help="parts that each process computes a batch in, to save memory")] = 1,
+    save_every: Annotated[int, typer.Option(min=1, help="steps between checkpoints")] = 500,
+    accumulate: Annotated[
+        int, typer.Option(min=1, help="parts that each process computes a batch in, to save memory")
+    ] = 1,
     compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the model (for GPUs)")] = False,
     cpu: Cpu = False,
 ) -> None:
@@ -59,15 +66,18 @@ def train(
         folder = out or Path("runs", Path(recipe).stem)
         accelerator = training.default_accelerator(cpu=cpu)
         options = {"accumulate": accumulate, "save_every": save_every, "compiled": compiled}
-        try:
-            training.train(chosen, folder, accelerator=accelerator, **options)
-        except KeyboardInterrupt as stop:
-            print(f"coursework: {str(stop) or 'interrupted'}", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
+        training.train(chosen, folder, accelerator=accelerator, **options)
     training.leave(accelerator)
     if accelerator.is_main_process:
         ready = folder / training.TRAINED
         print(f"{ready} is ready" + (f": coursework sample {ready}" if chosen.task == "score" else ""))
+
+
+def check_result(out: Path, kind: str) -> None:
+    """Ends the command, before hours of work, where its result could not be written."""
+    if out.suffix != kind:
+        refuse(f"--out: expected a {kind}, got {out}")
+    check_writable(out)
 
 
 def read_recipe(name: str, changes: dict[str, Any]) -> Any:
@@ -92,21 +102,20 @@ def read_recipe(name: str, changes: dict[str, Any]) -> Any:
 def sample(
     name: Name,
     out: Annotated[Path, typer.Option("--out", help="the picture, a .png")] = Path("samples.png"),
-    n: Annotated[int, typer.Option("-n", "--n", help="how many samples")] = 40,
-    label: Annotated[int | None, typer.Option(help="of which class; without it, all in turn")] = None,
+    n: Annotated[int, typer.Option("-n", "--n", min=1, max=10_000, help="how many samples")] = 40,
+    label: Annotated[int | None, typer.Option(min=-1, help="of which class; without it, all in turn")] = None,
     solver: Solver = "heun",
     grid: Grid = "karras",
     steps: Steps = 30,
     precision: Precision = "float32",
-    seed: int = 0,
+    seed: Seed = 0,
     cpu: Cpu = False,
 ) -> None:
     """Draw samples from a trained model into a picture."""
     from coursework import generation, models, training
 
     with refusals():
-        if out.suffix != ".png":
-            raise ValueError(f"--out: expected a .png, got {out}")
+        check_result(out, ".png")
         accelerator = training.default_accelerator(cpu=cpu)
         model, recipe = models.load_with_recipe(name)
         if recipe.task != "score":
@@ -135,13 +144,13 @@ def evaluate(
     name: Name,
     out: Annotated[Path | None, typer.Option("--out", help="also write the numbers here, as .json")] = None,
     n: Annotated[
-        int | None, typer.Option("-n", "--n", help="how many samples [default: as many as held-out images]")
+        int | None, typer.Option("-n", "--n", min=10, help="how many samples [default: as many as held-out images]")
     ] = None,
     solver: Solver = "heun",
     grid: Grid = "karras",
     steps: Steps = 30,
     precision: Precision = "float32",
-    seed: int = 0,
+    seed: Seed = 0,
     cpu: Cpu = False,
 ) -> None:
     """Compare a trained model's samples with real images.
@@ -149,9 +158,10 @@ def evaluate(
     On several processes: torchrun --standalone --nproc-per-node 2 -m coursework.cli evaluate NAME -n 1000
     """
     from coursework import evaluation, training
-    from coursework._files import write_atomically
 
     with refusals():
+        if out is not None:
+            check_result(out, ".json")
         accelerator = training.default_accelerator(cpu=cpu)
         numbers, _ = evaluation.evaluate(
             name,

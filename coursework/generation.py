@@ -57,8 +57,11 @@ def generate(
     Batch i starts from noise that depends on (seed, i) alone, so the processes may share the batches in any way.
     labels: long (N,), -1 = no label; None: the unconditional model. precision: "bfloat16" computes the network under
     autocast, the solver stays in float32. The model is moved to the accelerator's device.
-    Raises FloatingPointError if samples are not finite.
+    Raises TypeError for what is no ScoreModel; FloatingPointError if samples are not finite.
     """
+    if not hasattr(model, "predict"):
+        inner = "; its .module is one" if isinstance(getattr(model, "module", None), ScoreModel) else ""
+        raise TypeError(f"model: expected a ScoreModel, got {type(model).__name__}{inner}")
     one_of(solver, tuple(SOLVERS), "solver")
     one_of(grid, tuple(GRIDS), "grid")
     one_of(precision, PRECISIONS, "precision")

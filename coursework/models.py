@@ -84,16 +84,22 @@ def load_with_recipe(name: str | Path, *, device: torch.device | str = "cpu") ->
     path = where(name)
     tensors, facts = checkpoints.read(path)
     recipe = recipe_of(facts, path)
-    model = make(recipe)
+    try:
+        model = make(recipe)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from None
     checkpoints.load_into(model, checkpoints.part(tensors, "average."), path)
     return model.to(device).eval().requires_grad_(False), recipe
 
 
 def recipe_of(facts: Mapping[str, Any], path: Path) -> Recipe:
-    """The recipe among a checkpoint's facts. Raises ValueError naming the file if there is none."""
+    """The recipe among a checkpoint's facts. Raises ValueError naming the file if there is none that fits."""
     if not isinstance(facts.get("recipe"), str):
         raise ValueError(f"{path}: there is no recipe in it")
-    return Recipe.from_json(facts["recipe"])
+    try:
+        return Recipe.from_json(facts["recipe"])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def where(name: str | Path) -> Path:
