@@ -48,7 +48,7 @@ def check_folder(folder: Path) -> None:
 
 def _probe(folder: Path, name: str) -> None:
     """Makes an empty file where the folder is, or where it would be made, and removes it."""
-    there = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
+    there = next(parent for parent in (folder, *folder.parents) if _is_there(parent))
     probe = _beside(there / name)
     try:
         probe.touch()
@@ -56,11 +56,21 @@ def _probe(folder: Path, name: str) -> None:
         _remove(probe)
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def _beside(path: Path) -> Path:
     return path.parent / f".{path.name}.{os.getpid()}"
 
 
 def _of(path: Path, error: OSError) -> OSError:
+    if error.errno == errno.EEXIST:  # says mkdir where a file is in its way
+        error = NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     return OSError(error.errno, error.strerror or str(error), str(path))
 
 

@@ -49,8 +49,8 @@ def lessons(folder: Path) -> list[Path]:
 def matches(stem: str, name: str) -> bool:
     """Whether a lesson goes by this name: its number ("1", "01"), or how its name begins, with or without .ipynb."""
     wanted = Path(name).name.removesuffix(".ipynb")
-    if wanted.isdigit():
-        return int(wanted) == int(re.match(r"\d+", stem).group())
+    if wanted.isdecimal():
+        return wanted.lstrip("0") == re.match(r"\d+", stem).group().lstrip("0")
     return bool(wanted) and stem.startswith(wanted)
 
 

@@ -126,9 +126,10 @@ def leave(accelerator: Accelerator) -> None:
 
     Call it last: gloo's threads may otherwise outlive the interpreter, which aborts the process at its exit.
     """
-    accelerator.wait_for_everyone()
-    accelerator.free_memory()
-    accelerator.end_training()
+    if accelerator.num_processes > 1:
+        accelerator.wait_for_everyone()
+        accelerator.free_memory()
+        accelerator.end_training()
 
 
 @dataclass(frozen=True)

@@ -95,10 +95,10 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(recipe, tmp_path):
     ("arguments", "message"),
     [
         (["train", "fashion"], "recipe: expected one of 'digits-classifier'"),
-        (["train", "none.json"], "No such file or directory: 'none.json'"),
+        (["train", "none.json"], "none.json: No such file or directory"),
         (["train", "small.json", "-p", "steps", "5"], "-p's name: expected one of 'task'"),
         (["train", "small.json", "-p", "n_steps", "0"], "n_steps: expected at least 1, got 0"),
-        (["train", "small.json", "--save-every", "0"], "save_every: expected at least 1, got 0"),
+        (["train", "small.json", "--save-every", "0"], "'--save-every': Input should be greater than or equal to 1"),
         (["train", "small.json", "-p", "network", "5"], "network: expected a table of arguments, got 5"),
         (["train", "small.json", "-p", "network", '{"foo": 1}'], "got an unexpected keyword argument 'foo'"),
         (["train", "small.json", "-p", "network", '{"n_classes": 3}'], "network: n_classes is 3, digits has 10"),
@@ -106,8 +106,12 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(recipe, tmp_path):
         (["train", "small.json", "-p", "batch_size", "2000"], "batch_size: expected at most the 1442 training images"),
         (["train", "latin.json"], "recipe: latin.json is not text in UTF-8"),
         (["sample", "digits-vp", "--out", "a.jpg"], "--out: expected a .png, got a.jpg"),
-        (["sample", "digits-vp", "-n", "-3"], "n: expected at least 1, got -3"),
-        (["sample", "digits-vp", "--seed", "-1"], "seed: expected at least 0, got -1"),
+        (["sample", "digits-vp", "--out", "small.json/a.png"], "small.json/a.png: Not a directory"),
+        (["evaluate", "digits-vp", "--out", "small.json/a.json"], "small.json/a.json: Not a directory"),
+        (["evaluate", "digits-vp", "--out", "digits-vp"], "--out: expected a .json, got digits-vp"),
+        (["sample", "digits-vp", "-n", "-3"], "'-n' / '--n': Input should be greater than or equal to 1"),
+        (["sample", "digits-vp", "-n", "1000000"], "'-n' / '--n': Input should be less than or equal to 10000"),
+        (["sample", "digits-vp", "--seed", "-1"], "'--seed': Input should be greater than or equal to 0"),
         (["sample", "digits"], "name: expected one of"),
         (["sample", "digits-classifier"], "name: expected a score model, digits-classifier is a classifier"),
         (["sample", "none.safetensors"], "none.safetensors: there is no such checkpoint"),
@@ -115,7 +119,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(recipe, tmp_path):
         (["sample", "digits-ncsn", "--label", "1"], "label: this model was trained without labels, got 1"),
         (["sample", "digits-vp", "--solver", "dpm"], "solver: expected one of 'euler'"),
         (["evaluate", "digits-classifier"], "name: expected a score model of digits or fashion-mnist"),
-        (["evaluate", "digits-vp", "--n", "1"], "n: expected 10 to 355, the number of held-out images, got 1"),
+        (["evaluate", "digits-vp", "--n", "356"], "n: expected 10 to 355, the number of held-out images, got 356"),
     ],
 )
 def test_refusals(recipe, arguments, message):
@@ -123,6 +127,22 @@ def test_refusals(recipe, arguments, message):
     assert done.exit_code == 2, done.output
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_what_memory_does_not_hold_is_refused_and_other_faults_are_not_hidden(recipe, monkeypatch, command):
+    def fail(*arguments, **options):
+        raise RuntimeError(f"[enforce fail at alloc_cpu.cpp:121] {words}: you tried to allocate 10^18 bytes")
+
+    monkeypatch.setattr("coursework.models.load_with_recipe", fail)
+    words = "DefaultCPUAllocator: can't allocate memory"
+    done = call(command, "digits-vp")
+    assert (done.exit_code, done.stderr) == (
+        2,
+        "coursework: there is not enough memory for that: smaller batches or networks need less\n",
+    )
+    words = "mat1 and mat2 shapes cannot be multiplied"
+    assert isinstance(call(command, "digits-vp").exception, RuntimeError)
 
 
 def test_every_recipe_of_the_package_can_be_named():

@@ -85,6 +85,15 @@ def test_samples_that_are_not_finite_are_refused():
         generate(broken, (5, 1, 2, 2), n_steps=2, show_progress=False)
 
 
+def test_what_is_no_score_model_is_refused_by_name():
+    averaged = torch.optim.swa_utils.AveragedModel(model(VPSDE()))
+    with pytest.raises(TypeError, match=r"^model: expected a ScoreModel, got AveragedModel; its .module is one$"):
+        generate(averaged, (5, 1, 2, 2))
+    assert generate(averaged.module, (5, 1, 2, 2), n_steps=1, show_progress=False).shape == (5, 1, 2, 2)
+    with pytest.raises(TypeError, match=r"^model: expected a ScoreModel, got Exact$"):
+        generate(Exact(VPSDE()), (5, 1, 2, 2))
+
+
 def test_shares_of_several_processes_come_together_in_order():
     class One:
         num_processes, is_local_main_process = 3, False

@@ -58,6 +58,26 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert not any(p.requires_grad for p in again.parameters())
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"recipe": None}, "there is no recipe in it"),
+        ({"recipe": "{}"}, "recipe: data, n_steps, task missing"),
+        ({"recipe": "[1"}, "recipe: expected JSON"),
+        ({"recipe": '{"task": "score", "data": "digits", "n_steps": "5"}'}, "n_steps: expected an integer, got str"),
+        ({"recipe": '{"task": "score", "data": "digits", "n_steps": 1, "network": {"foo": 1}}'}, "network: .*'foo'"),
+        (
+            {"recipe": '{"task": "score", "data": "digits", "n_steps": 1, "network": {"attention_at": []}}'},
+            "from another architecture: it lacks",
+        ),
+    ],
+)
+def test_a_foreign_file_is_refused_by_its_name(tmp_path, changes, words):
+    checkpoints.write(tmp_path / "foreign.safetensors", {"average.a": torch.zeros(1)}, changes)
+    with pytest.raises(ValueError, match=rf"foreign\.safetensors: {words}"):
+        models.load(tmp_path / "foreign.safetensors")
+
+
 # -- the shipped ones --------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ it. Whose a file is, is said by the part of its name, or the folder, that the sy
 """
 
 import errno
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
@@ -90,7 +91,7 @@ def collect(
 
 
 def _within(inner: Path, outer: Path) -> bool:
-    return inner.resolve().is_relative_to(outer.resolve())
+    return Path(os.path.realpath(inner)).is_relative_to(os.path.realpath(outer))
 
 
 # -- whose they are -----------------------------------------------------------------------------------------------
