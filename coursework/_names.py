@@ -16,11 +16,13 @@ def shown(text: str, keep: str = "") -> str:
 
 
 def student_name(folder: str) -> str:
-    """The name of a student's folder, as it is shown and stored; different folders have different names.
+    """A student's login or folder, as it is shown and stored; different ones have different names.
 
     It can be a file's name. Spaces at its ends are written out: "    Points Possible" is a row of Canvas' own tables.
     """
-    name = shown(folder.replace("\\", "\\\\"))
+    name = shown(folder.replace("\\", "\\\\")).replace("/", "\\x2f")
+    if name in (".", ".."):
+        return name.replace(".", "\\x2e")
     start, end = len(name) - len(name.lstrip()), len(name.rstrip())
     name = "".join(c if start <= i < end else _escaped(c) for i, c in enumerate(name))
     return name if len(name.encode()) <= LONGEST else distinct(name, name)

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from coursework.cli import app
-from coursework.grading import archives, collecting, handin
+from coursework.grading import archives, collecting, finding, handin
 from coursework.grading.archives import Archive, ArchiveError
 from coursework.grading.class_list import ClassList, Person
 from coursework.grading.collected import TABLE, read_table
@@ -209,6 +209,17 @@ def test_whose_file_it_is_must_be_said(place):
     done = place.collect(zipped(("homework.ipynb", FULL), (f"anna_{X}", FULL)))
     assert list(place.tree) == [("anna", 3)]
     assert done.notes == ["homework.ipynb: its name does not say whose it is"]
+
+
+def test_what_was_collected_is_graded_by_login_and_canvas_numbers_are_kept(place):
+    people = ClassList((Person("o'brien", "O'Brien, Zoe", ("77",)), Person("al1", "Ann Lee")))
+    place.collect(
+        zipped((f"obrienzoe_77_8_{X}", FULL), (f"leeann_78_9_{X}", FULL), (f"x<b>_79_9_{X}", FULL)), people=people
+    )
+    assert "o'brien" not in [path.name for path in place.out.iterdir()]
+    intake = finding.find_submissions(place.out, COURSE)
+    assert sorted(submission.student for submission in intake.submissions) == ["al1", "o'brien", "x<b>"]
+    assert intake.canvas == {"al1": "78", "o'brien": "77", "x<b>": "79"}
 
 
 # -- which one counts ------------------------------------------------------------------------------------------------

@@ -304,6 +304,12 @@ def test_a_class_list_that_makes_no_sense_is_refused(text, words, tmp_path):
         read_class_list(tmp_path / "list.csv")
 
 
+def test_a_login_on_the_list_leads_out_of_no_folder(tmp_path):
+    (tmp_path / "list.csv").write_text("login\n../../x\n..\na\\b\n")
+    people = read_class_list(tmp_path / "list.csv").people
+    assert [person.login for person in people] == ["..\\x2f..\\x2fx", "\\x2e\\x2e", "a\\\\b"]
+
+
 def test_everybody_on_the_class_list_has_a_row_and_folders_go_by_login(tmp_path):
     (tmp_path / "list.csv").write_text("login,name,id\nal1,Ann Lee,17\nbk2,Ben Kay,18\ncx3,Cleo X,19\ndd4,Ann D,20\n")
     people, school = read_class_list(tmp_path / "list.csv"), tmp_path / "school"

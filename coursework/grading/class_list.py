@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coursework._names import same
+from coursework._names import same, shown, student_name
 
 MOST_BYTES = 20 << 20
 TEST_STUDENT = "student, test"  # is in every export of Canvas
@@ -125,4 +125,4 @@ def _person(row: Sequence[str], columns: Mapping[str, Sequence[int]]) -> Person:
     numbers = [row[i].strip() for kind in ("number", "address") for i in columns.get(kind, ()) if i < len(row)]
     numbers = [re.sub(r"^\D+ (?=\d+$)", "", number) for number in numbers if number]  # Moodle's "Participant 123"
     name = cell("name") or f"{cell('first')} {cell('last')}".strip()
-    return Person(cell("login"), name, tuple(numbers))
+    return Person(student_name(cell("login")), shown(name), tuple(numbers))

@@ -2,12 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-
-from coursework._files import write_atomically
-from coursework.grading.records import table
 
 TABLE = "collected.csv"  # beside the students' folders
 NOTHING, LATE = "nothing handed in", "late"
@@ -46,6 +42,7 @@ def read_table(path: Path) -> list[Row]:
         return []
 
 
-def write_table(path: Path, rows: Iterable[Row]) -> None:
-    """Write a collected.csv."""
-    write_atomically(path, table([[column.name for column in fields(Row)], *map(astuple, rows)]))
+def known_folders(folder: Path) -> dict[str, Row]:
+    """What was said of each student's folder when it was collected, a row by the folder's name."""
+    rows = [row for row in read_table(folder / TABLE) if row.folder]
+    return {row.folder: row for row in sorted(rows, key=lambda row: (row.id, row.name))}  # the fullest one is left

@@ -9,19 +9,19 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 
 from coursework._files import check_writable, write_atomically
 from coursework._names import distinct, safe_id, same, shown, student_name
 from coursework.grading.archives import Archive, ArchiveError
 from coursework.grading.class_list import ClassList
-from coursework.grading.collected import LATE, NOTHING, TABLE, Row, read_table, write_table
+from coursework.grading.collected import LATE, NOTHING, TABLE, Row, read_table
 from coursework.grading.finding import choose
 from coursework.grading.handin import Lesson
 from coursework.grading.lms_names import Named, resubmission
 from coursework.grading.owners import QUIET, Handed, handed_in
-from coursework.grading.records import harmless
+from coursework.grading.records import harmless, table
 
 MOST_NOTEBOOKS = 200  # of one student
 MOST_NOTES = 10  # on one student, that are printed
@@ -86,7 +86,8 @@ def collect(
                     done.add(_row(handed), handed.note or NOBODY)
     _finish(done, before, people)
     if not dry:
-        write_table(out / TABLE, done.rows)
+        rows = [[column.name for column in fields(Row)], *map(astuple, done.rows)]
+        write_atomically(out / TABLE, table(rows))
     return done
 
 

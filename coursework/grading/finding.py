@@ -14,6 +14,7 @@ from pathlib import Path
 from coursework._names import same, shown, student_name
 from coursework.grading import handin
 from coursework.grading.class_list import ClassList
+from coursework.grading.collected import Row, known_folders
 from coursework.grading.handin import HandInError, Lesson
 from coursework.grading.lms_names import COPY, read_name, resubmission
 
@@ -64,13 +65,15 @@ class Note:
 class Intake:
     """What a class handed in.
 
-    `students` is everybody; `missing` says for each student and lesson without a submission why there is none.
+    `students` is everybody; `missing` says for each student and lesson without a submission why there is none; `canvas`
+    has the numbers that Canvas knows students by.
     """
 
     submissions: list[Submission]
     students: list[str]
     missing: Mapping[tuple[str, str], str]
     notes: list[Note]
+    canvas: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ def find_submissions(
     loose = [path.name for path in _entries(folder) if is_notebook(path.name) and _is_file(path)]
     if loose and not any(home.notebooks for home in homes):
         raise FindingError(f"{folder} holds notebooks, no folders: {EXPECTED}")
-    by_student = _by_student(homes, people)
+    known = known_folders(folder)
+    by_student = _by_student(homes, people, known)
     notes = [Note("", "", f"{shown(name)}: lies in no student's folder") for name in loose]
     notes += _notes_on_names(by_student, people)
     found: list[Submission] = []
@@ -134,7 +138,8 @@ def find_submissions(
         notes += [Note(student, "", f"{_place(c.path, folder)}: belongs to no lesson") for c in strange]
         notes += [Note(student, "", text) for home in theirs for text in home.others if text.startswith(LIMIT)]
     students = sorted({*by_student, *(person.login for person in (people.people if people else ()))})
-    return Intake(found, students, _missing(found, students, by_student), notes)
+    canvas = {student: number for student, theirs in by_student.items() if (number := _canvas_number(theirs, known))}
+    return Intake(found, students, _missing(found, students, by_student), notes, canvas)
 
 
 def choose(candidates: Iterable[Candidate], lesson: str) -> tuple[Candidate | None, list[Candidate]]:
@@ -187,16 +192,23 @@ def _folders(folder: Path) -> list[Path]:
     ]
 
 
-def _by_student(homes: Sequence[Home], people: ClassList | None) -> dict[str, list[Home]]:
-    """Everybody's folders, by login where the class list knows it, else by the folder's name."""
+def _by_student(homes: Sequence[Home], people: ClassList | None, known: Mapping[str, Row]) -> dict[str, list[Home]]:
+    """Everybody's folders, by login where the class list or collected.csv knows it, else by the folder's name."""
     found: dict[str, list[Home]] = {}
     names = [home.path.name for home in homes]
     for home in homes:
-        person = person_of(home.path.name, people)
-        twice = names.count(home.path.name) > 1  # in two sections
-        name = f"{home.path.parent.name} {home.path.name}" if twice else home.path.name
-        found.setdefault(person or student_name(name), []).append(home)
+        own = home.path.name
+        login = known[own].login if own in known and "\\" not in known[own].login else ""
+        twice = names.count(own) > 1  # in two sections
+        name = f"{home.path.parent.name} {own}" if twice else login or own
+        student = person_of(login or own, people) or student_name(name)
+        found.setdefault(student, []).append(home)
     return found
+
+
+def _canvas_number(homes: Sequence[Home], known: Mapping[str, Row]) -> str:
+    rows = [known[home.path.name] for home in homes if home.path.name in known]
+    return next((row.id for row in rows if row.system == "canvas"), "")
 
 
 def person_of(folder: str, people: ClassList | None) -> str:
