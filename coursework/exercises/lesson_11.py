@@ -1,15 +1,17 @@
 """Exercises of lesson 11, guidance and inverse problems."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from coursework.exercises.draws import covariances, normal, uniform
+from coursework.exercises.draws import count, covariances, linear_sde, normal, number, sizes, time_of, uniform
 from coursework.exercises.engine import Exercise, Misconception, Observed
+from coursework.exercises.observers import on_its_device, on_the_cpu, own_numbers, steady
 from coursework.exercises.uses import COEFFICIENTS
-from coursework.sdes import SDE, VESDE, VPSDE, SubVPSDE
+from coursework.sdes import SDE
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
@@ -24,12 +26,16 @@ class WavyScore:
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """Shapes: x (B, D), t () or (B,) -> (B, D)."""
-        t = t.reshape(-1, 1)
+        t = t[:, None] if t.ndim else t
         return x @ self.matrix.T / (1 + t) + torch.sin(3 * t + x)
+
+    def to(self, device: str) -> "WavyScore":
+        """The same score on another device."""
+        return WavyScore(self.matrix.to(device))
 
 
 class WavyClassifier:
-    """log p(label | x) of a classifier that knows the time."""
+    """log p(label | x) of a classifier that knows the time, so fine that differences are not near enough to gradients."""
 
     def __init__(self, weights: Tensor) -> None:
         self.weights = weights
@@ -37,7 +43,7 @@ class WavyClassifier:
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """Shapes: x (B, D), t () or (B,) -> (B, n_classes)."""
         t = t.reshape(-1, 1)
-        return torch.log_softmax((x + torch.sin(x + 2 * t)) @ self.weights.T / (0.5 + t), 1)
+        return torch.log_softmax((x + torch.sin(20 * x + 2 * t)) @ self.weights.T / (0.5 + t), 1)
 
 
 class CountedScore:
@@ -47,15 +53,11 @@ class CountedScore:
         self.score, self.pulls, self.n_calls = WavyScore(matrix), pulls, 0
 
     def __call__(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        """Shapes: x (B, D), t (B,), label (B,) long -> (B, D)."""
+        """Shapes: x (B, *S), t (B,), label (B,) long -> (B, *S)."""
         if len(t) != len(x) or len(label) != len(x):
             raise ValueError(f"{len(x)} points need as many times and labels, got {len(t)} and {len(label)}")
         self.n_calls += 1
-        return self.score(x, t) + self.pulls[label] / (0.3 + t[:, None])
-
-
-def _vp(generator: Generator) -> VPSDE:
-    return VPSDE(float(uniform(generator, low=0.3, high=0.9)), float(uniform(generator, low=2.0, high=4.0)))
+        return (self.score(x.flatten(1), t) + self.pulls[label] / (0.3 + t[:, None])).view_as(x)
 
 
 # -- 11.1 guidance by a classifier -------------------------------------------------------------------------------------
@@ -75,10 +77,10 @@ def _gradient(
 
 
 def _draw_classifier(generator: Generator) -> tuple[Score, Score, Tensor, float, Tensor, Tensor]:
-    label = torch.cat([torch.tensor([1, 3]), torch.randint(4, (3,), generator=generator)])
-    scale = float(uniform(generator, low=1.3, high=3.0))
-    score, classifier = WavyScore(0.7 * normal(generator, 3, 3)), WavyClassifier(normal(generator, 4, 3))
-    return score, classifier, label, scale, normal(generator, 5, 3), uniform(generator, low=0.3, high=0.8)
+    (b, d), n_classes = sizes(generator), count(generator, 3, 6)
+    label, scale = torch.randint(n_classes, (b,), generator=generator), number(generator, 1.3, 3.0)
+    score, classifier = WavyScore(0.7 * normal(generator, d, d)), WavyClassifier(normal(generator, n_classes, d))
+    return score, classifier, label, scale, normal(generator, b, d), uniform(generator, low=0.3, high=0.8)
 
 
 def _all_labels(log_prob_label: Score, x: Tensor, t: Tensor) -> Tensor:
@@ -96,6 +98,7 @@ CLASSIFIER = Exercise(
     title="guidance by a classifier",
     reference=classifier_guided,
     draw=_draw_classifier,
+    rtol=1e-11,
     misconceptions=(
         Misconception(
             "you walk away from the label: log p(x | label) = log p(x) + log p(label | x) + constant, with a plus.",
@@ -188,10 +191,12 @@ def _free_in_pairs(conditional_score: CountedScore, label: Tensor, scale: float,
 
 
 def _draw_free(generator: Generator) -> tuple[CountedScore, Tensor, float, Tensor, Tensor]:
-    score = CountedScore(0.7 * normal(generator, 3, 3), normal(generator, 5, 3))  # four labels, and the last for -1
-    label = torch.cat([torch.tensor([1, 3]), torch.randint(1, 4, (3,), generator=generator)])
-    scale = float(uniform(generator, low=1.3, high=3.0))
-    return score, label, scale, normal(generator, 5, 3), uniform(generator, 5, low=0.2, high=0.9)
+    b, n_labels = count(generator, 1, 9), count(generator, 3, 6)
+    shape = [count(generator, 2, 4) for _ in range(count(generator, 1, 2))]
+    d = math.prod(shape)
+    score = CountedScore(0.7 * normal(generator, d, d), normal(generator, n_labels + 1, d))  # the last one is for -1
+    label, scale = torch.randint(1, n_labels, (b,), generator=generator), number(generator, 1.3, 3.0)
+    return score, label, scale, normal(generator, b, *shape), uniform(generator, b, low=0.2, high=0.9)
 
 
 def _counted(attempt: Callable[..., Any], args: tuple[Any, ...]) -> Observed:
@@ -269,8 +274,8 @@ def guided_noises(noise_c: Tensor, noise_0: Tensor, gradient: Tensor, sigma: Ten
 
 
 def _draw_noises(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
-    three = (normal(generator, 5, 3) for _ in range(3))
-    return *three, uniform(generator, 5, low=0.2, high=0.8), float(uniform(generator, low=1.3, high=3.0))
+    b, d = sizes(generator)
+    return *normal(generator, 3, b, d), uniform(generator, b, low=0.2, high=0.8), number(generator, 1.3, 3.0)
 
 
 def _pair_of_noises(attempt: Callable[..., Any], args: tuple[Any, ...]) -> Observed:
@@ -356,7 +361,7 @@ def guided_variances(variance: Tensor, w: float) -> tuple[Tensor, Tensor]:
 
 
 def _draw_variances(generator: Generator) -> tuple[Tensor, float]:
-    return uniform(generator, 5, low=0.15, high=0.7), float(uniform(generator, low=1.4, high=4.0))
+    return uniform(generator, count(generator, 1, 30), low=0.15, high=0.7), number(generator, 1.4, 4.0)
 
 
 def _pair_of_variances(attempt: Callable[..., Any], args: tuple[Any, ...]) -> Observed:
@@ -496,9 +501,10 @@ def _naive(clean: bool) -> Callable[..., Tensor]:
 
 def _draw_posterior(generator: Generator) -> tuple[Tensor, ...]:
     alpha, sigma = uniform(generator, low=0.4, high=0.8), uniform(generator, low=0.3, high=0.8)
-    law = normal(generator, 3), covariances(generator, 1, 3)[0]
-    measured = normal(generator, 2, 3), normal(generator, 2), uniform(generator, low=0.2, high=0.7)
-    return normal(generator, 5, 3), alpha, sigma, *law, *measured
+    (b, d), m = sizes(generator), count(generator, 1, 4)
+    law = normal(generator, d), covariances(generator, 1, d)[0]
+    measured = normal(generator, m, d), normal(generator, m), uniform(generator, low=0.2, high=0.7)
+    return normal(generator, b, d), alpha, sigma, *law, *measured
 
 
 POSTERIOR = Exercise(
@@ -580,7 +586,13 @@ def pseudoinverse_guided(
     score: Score, sde: SDE, operator: Tensor, y: Tensor, noise_std: Tensor, x: Tensor, t: Tensor
 ) -> Tensor:
     """s + grad log N(y; A x0_hat(x), r^2 A A^T + noise_std^2 I). Shapes: x (B, D), operator (M, D), t () -> (B, D)."""
-    return _pseudoinverse()(score, sde, operator, y, noise_std, x, t)
+    alpha, sigma = sde.alpha(t), sde.sigma(t)
+    leaf = x.detach().requires_grad_()
+    value = score(leaf, t)
+    gap = y - (leaf + sigma**2 * value) / alpha @ operator.T
+    variance = _ratio(alpha, sigma) * operator @ operator.T + noise_std**2 * torch.eye(len(operator)).to(x)
+    log_likelihood = -0.5 * (gap * torch.linalg.solve(variance, gap.T).T).sum()
+    return value.detach() + torch.autograd.grad(log_likelihood, leaf)[0]
 
 
 def _ratio(alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -619,10 +631,13 @@ def _without_jacobian(
 
 
 def _draw_pseudoinverse(generator: Generator) -> tuple[Any, ...]:
-    sde = VESDE(0.05, 4.0) if float(uniform(generator, low=0.0, high=1.0)) < 0.25 else SubVPSDE(0.5, 5.0)
-    measured = normal(generator, 2, 3), normal(generator, 2), uniform(generator, low=0.2, high=0.7)
-    score, x = WavyScore(0.4 * normal(generator, 3, 3)), normal(generator, 5, 3)
-    return score, sde, *measured, x, uniform(generator, low=0.3, high=0.7)
+    """The noise as a number or a tensor; one measurement for all points, or for each its own."""
+    sde, (b, d), m = linear_sde(generator), sizes(generator), count(generator, 1, 4)
+    y = normal(generator, b, m) if count(generator, 0, 1) else normal(generator, m)
+    noise_std = uniform(generator, low=0.2, high=0.7)
+    score, x = WavyScore(0.4 * normal(generator, d, d)), normal(generator, b, d)
+    t = time_of(generator, sde, 0.3, 0.7)
+    return score, sde, normal(generator, m, d), y, float(noise_std) if count(generator, 0, 1) else noise_std, x, t
 
 
 PSEUDOINVERSE = Exercise(
@@ -630,8 +645,11 @@ PSEUDOINVERSE = Exercise(
     title="pseudo-inverse guidance",
     reference=pseudoinverse_guided,
     draw=_draw_pseudoinverse,
+    observe=on_its_device(),
+    rtol=1e-11,
     uses=COEFFICIENTS,
     misconceptions=(
+        on_the_cpu(_pseudoinverse()),
         Misconception(
             "this is DPS: it takes x_0 for its estimate exactly. Pseudo-inverse guidance adds r^2 A A^T to the variance.",
             _pseudoinverse(r2=lambda alpha, sigma: torch.zeros_like(sigma)),
@@ -739,21 +757,12 @@ def _kernel_variance(sde: SDE, t: Tensor, s: Tensor) -> Tensor:
 
 
 def _draw_replace(generator: Generator) -> tuple[Any, ...]:
-    kind = int(torch.randint(3, (), generator=generator))
-    sde = (SubVPSDE(0.5, 5.0), SubVPSDE(0.3, 8.0), _vp(generator))[kind]
-    s = uniform(generator, low=0.2, high=0.5)
-    t = s + uniform(generator, low=0.1, high=0.3)
-    mask = torch.tensor([True, False, True])[torch.randperm(3, generator=generator)]
-    return (
-        normal(generator, 5, 3),
-        normal(generator, 5, 3),
-        mask,
-        sde,
-        t,
-        s,
-        normal(generator, 5, 3),
-        normal(generator, 5, 3),
-    )
+    sde, b, d = linear_sde(generator), count(generator, 1, 9), count(generator, 3, 8)
+    s = time_of(generator, sde, 0.2, 0.5)
+    t = s + time_of(generator, sde, 0.1, 0.3)
+    mask = torch.randperm(d, generator=generator) < count(generator, 1, d - 1)
+    x, known, z, z_back = normal(generator, 4, b, d)
+    return x, known, mask, sde, t, s, z, z_back
 
 
 def _two_states(attempt: Callable[..., Any], args: tuple[Any, ...]) -> Observed:
@@ -768,9 +777,10 @@ REPLACE = Exercise(
     title="replacement, and the way back",
     reference=replace_and_return,
     draw=_draw_replace,
-    observe=_two_states,
+    observe=steady(_two_states),
     uses=(*COEFFICIENTS, "coursework.sdes.SDE.perturb"),
     misconceptions=(
+        own_numbers("z", replace_and_return),
         Misconception(
             "the known part is noised to t, but after the step the state is at the time s.",
             _replace(lambda known, sde, t, s, z: sde.alpha(t) * known + sde.sigma(t) * z),

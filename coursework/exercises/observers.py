@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from coursework.exercises.draws import OwnSDE
 from coursework.exercises.engine import Misconception, Observed, result
+from coursework.sdes import SDE
 
 GRADIENT = "gradient with respect to the parameters"
 STEADY = "number of answers to one and the same question"
@@ -68,9 +70,8 @@ def own_numbers(argument: str, right: Callable[..., Any]) -> Misconception:
 def on_its_device(observe: Callable[..., Observed] = result) -> Callable[..., Observed]:
     """An observer that also counts failures, 0 or 1, where the arguments lie on another device than the CPU.
 
-    torch's device "meta" stands for any: every machine has it, and it has shapes without values. Single numbers stay
-    on the CPU, as torch allows, and an attempt that needs values passes. A recorded mistake that mixes devices has
-    None: it names the same mistake on one device as well.
+    torch's device "meta" stands for any: every machine has it, and it has shapes without values. An attempt that needs
+    values passes. A recorded mistake that mixes devices has None: it names the same mistake on one device as well.
     """
 
     def observed(attempt: Callable[..., Any], args: tuple[Any, ...]) -> Observed:
@@ -99,6 +100,7 @@ def _mixes_devices(attempt: Callable[..., Any], args: tuple[Any, ...]) -> bool:
 
 
 def _moved(value: Any) -> Any:
-    """A tensor, or a function with a method `to`, on the device "meta"."""
-    movable = value.ndim > 0 if isinstance(value, Tensor) else hasattr(value, "to")
-    return value.to("meta") if movable else value
+    """A tensor, or a function with a method `to`, on the device "meta"; for an SDE, one that does not look at times."""
+    if isinstance(value, SDE):
+        return OwnSDE(1.0, 1.0)
+    return value.to("meta") if hasattr(value, "to") else value

@@ -24,7 +24,7 @@ def free_interleaved(conditional_score, label, scale, x, t):
     """Pairs side by side in the batch, weighted by a matrix product."""
     labels = torch.stack([label, torch.full_like(label, -1)], 1).flatten()
     value = conditional_score(x.repeat_interleave(2, 0), t.repeat_interleave(2), labels)
-    return torch.einsum("k,bkd->bd", torch.tensor([scale, 1 - scale], dtype=x.dtype), value.unflatten(0, (-1, 2)))
+    return torch.einsum("k,bk...->b...", torch.tensor([scale, 1 - scale], dtype=x.dtype), value.unflatten(0, (-1, 2)))
 
 
 def noises_by_scores(noise_c, noise_0, gradient, sigma, w):
@@ -76,11 +76,11 @@ def pseudoinverse_by_jacobian(score, sde, operator, y, noise_std, x, t):
         return (point + sde.sigma(t) ** 2 * score(point[None], t)[0]) / sde.alpha(t)
 
     r2 = 1 / (1 + sde.log_snr(t).exp())
-    variance = r2 * operator @ operator.T + noise_std**2 * torch.eye(len(y), dtype=x.dtype)
+    variance = r2 * operator @ operator.T + noise_std**2 * torch.eye(len(operator)).to(x)
     rows = []
-    for point in x:
+    for point, seen in zip(x, y.expand(len(x), -1), strict=True):
         jacobian = torch.autograd.functional.jacobian(x0_hat, point)
-        pull = jacobian.T @ operator.T @ torch.linalg.inv(variance) @ (y - operator @ x0_hat(point))
+        pull = jacobian.T @ operator.T @ torch.linalg.inv(variance) @ (seen - operator @ x0_hat(point))
         rows.append(score(point[None], t)[0] + pull)
     return torch.stack(rows)
 
