@@ -1,15 +1,18 @@
-"""The commands around a class: `coursework assign` and `coursework grade`."""
+"""The commands around a class: `coursework assign`, `coursework grade` and `coursework points`."""
 
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from coursework import running
-from coursework._command_line import INTERRUPTED, refuse, say
+from coursework._command_line import refuse, say
 
 if TYPE_CHECKING:
     from coursework.grading.class_list import ClassList
@@ -21,12 +24,25 @@ if TYPE_CHECKING:
     from coursework.grading.records import Records
 
 app = typer.Typer()
+T = TypeVar("T")
 
 Students = Annotated[
     Path | None,
     typer.Option("--students", metavar="LIST.csv", help="the class list: everybody has a row in the tables"),
 ]
-PointsFile = Annotated[Path | None, typer.Option("--points", help="points.yaml; every exercise is worth 1 without it")]
+PointsFile = Annotated[
+    Path | None,
+    typer.Option("--points", help="points.yaml; without it the course directory's, else every exercise is worth 1"),
+]
+Out = Annotated[Path, typer.Option("--out", help="the folder for records, tables and notes")]
+Ids = Annotated[
+    list[str] | None,
+    typer.Option("--allow-reference", metavar="ID", help="an exercise whose reference may be called; kept; repeatable"),
+]
+Taken = Annotated[
+    list[str] | None,
+    typer.Option("--forbid-reference", metavar="ID", help="takes an --allow-reference back; repeatable"),
+]
 
 
 def course_root() -> Path:
@@ -37,14 +53,33 @@ def course_root() -> Path:
         refuse(str(error))
 
 
-def read_points(path: Path | None) -> Points:
-    """The points, or the end of the command."""
-    from coursework.grading.points import PointsError, read_points
+def read_points(path: Path | None, course: Path | None) -> Points:
+    """The points of a file, without one those of the course directory, or the end of the command."""
+    from coursework.grading.points import FILE, PointsError, read_points
 
+    own = course / FILE if course is not None else None
     try:
-        return read_points(path)
+        return read_points(path if path is not None or own is None or not own.is_file() else own)
     except (PointsError, OSError) as error:
         refuse(f"points: {error}")
+
+
+def keep_points(path: Path | None, course: Path) -> None:
+    """Makes a file the points of a course directory, which has some from then on, and says so where it had others."""
+    from coursework.grading.points import FILE, keep_points
+
+    had = (course / FILE).is_file()
+    if keep_points(path, course) and had:
+        say(f"{course / FILE} is now what {path} says", file=sys.stderr)
+
+
+@contextmanager
+def going_on() -> Iterator[None]:
+    """Says at an interrupt that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the same command goes on where it stopped") from None
 
 
 def lessons_named(root: Path, names: list[str]) -> list[Lesson]:
@@ -83,15 +118,22 @@ def assign(
     points: PointsFile = None,
 ) -> None:
     """Make a release: a course directory for nbgrader, and a zip for students."""
+    from coursework.grading.gradebook import Gradebook, GradebookError
     from coursework.grading.release import AssignError
     from coursework.grading.release import assign as release
     from coursework.publishing import PublishError
 
     root = course_root()
-    worth, course = read_points(points), lessons_named(root, [])
+    worth, lessons = read_points(points, out), lessons_named(root, [])
+    asked = chosen(lessons, names)
     try:
-        written = release(root, chosen(course, names), worth, out, course)
-    except (AssignError, PublishError, OSError) as error:
+        with going_on():
+            if (out / "gradebook.db").is_file():  # what a person gave goes along with the points
+                with Gradebook(out) as book:
+                    book.weigh([lesson for lesson in lessons if book.has(lesson)], worth)
+            written = release(root, asked, worth, out, lessons)
+            keep_points(points, out)
+    except (AssignError, GradebookError, PublishError, OSError) as error:
         refuse(str(error))
     for path in written:
         say(str(path))
@@ -100,139 +142,209 @@ def assign(
 @app.command()
 def grade(
     submissions: Annotated[Path, typer.Argument(help="a folder with one folder of notebooks for each student")],
-    out: Annotated[Path, typer.Option("--out", help="the folder for records, tables and feedback")],
+    out: Out,
     lesson: Annotated[list[str] | None, typer.Option("--lesson", help="only this lesson; repeatable")] = None,
+    student: Annotated[list[str] | None, typer.Option("--student", help="only this student; repeatable")] = None,
     points: PointsFile = None,
     students: Students = None,
-    jobs: Annotated[int, typer.Option(help="submissions that are graded at the same time")] = 1,
+    jobs: Annotated[int, typer.Option(help="submissions, and pages, that are worked on at the same time")] = 1,
     scheduler: Annotated[str, typer.Option(help="address of a Dask scheduler whose workers grade")] = "",
     course: Annotated[
         Path | None, typer.Option("--course", help="nbgrader's course directory, for its gradebook and feedback pages")
     ] = None,
-    allow_reference: Annotated[
-        list[str] | None,
-        typer.Option("--allow-reference", metavar="ID", help="an exercise whose reference may be called; repeatable"),
-    ] = None,
+    allow_reference: Ids = None,
+    forbid_reference: Taken = None,
     again: Annotated[bool, typer.Option("--again", help="grade everything anew, also what is up to date")] = False,
 ) -> None:
     """Grade what learners handed in. The same command again goes on where it stopped.
 
-    A submission is graded anew when its file, an exercise of its lesson or an option changed.
+    A submission is graded anew when its file, an exercise of its lesson or an option changed. The tables are of all
+    that was ever graded into --out.
     """
+    from coursework.grading.grader import Rules
+    from coursework.grading.records import Records
+
     root = course_root()
     if not submissions.is_dir():
         refuse(f"submissions: {submissions} is no folder")
     if jobs < 1:
         refuse(f"jobs: expected at least 1, got {jobs}")
-    worth, people, course_lessons = read_points(points), read_students(students), lessons_named(root, [])
-    lessons = chosen(course_lessons, lesson or [])
-    check_exercises(allow_reference or [], lessons)
-    intake = find(submissions, lessons, course_lessons, people)
-    options = {"jobs": jobs, "scheduler": scheduler, "course": course, "again": again}
-    try:
-        grade_class(intake, out, lessons, worth, allow_reference or [], **options)
-    except KeyboardInterrupt:
-        print("coursework: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+    with going_on():
+        worth, people, lessons = read_points(points, course), read_students(students), lessons_named(root, [])
+        asked = chosen(lessons, lesson or [])
+        for option, ids in (("allow-reference", allow_reference), ("forbid-reference", forbid_reference)):
+            check_exercises(option, ids or [], lessons)
+        records = Records(out)
+        found = find(submissions, records, lessons, asked, people, student or [])
+        handed_in = [each for each in asked if each.name in {submission.lesson for submission in found}]
+        check_course(course, handed_in, points)
+        allowed = allow(records, allow_reference or [], forbid_reference or [], lessons)
+        grade_class(found, lessons, Rules(records.secret(), allowed), records, jobs, scheduler, again=again)
+        report(records, lessons, worth, course, jobs)
 
 
-def find(folder: Path, lessons: list[Lesson], course: list[Lesson], people: ClassList | None) -> Intake:
-    """What is in the folder of submissions, or the end of the command; notes are printed."""
-    from coursework.grading.finding import FindingError, find_submissions
+@app.command()
+def points(
+    course: Annotated[Path, typer.Option("--course", help="nbgrader's course directory, whose points change")],
+    out: Out,
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="ID=POINTS", help="such as 3.3=0, or derivation-3.3=4")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="pages that are made at the same time")] = 1,
+) -> None:
+    """Change what exercises are worth, and make gradebook, tables and pages again. Nothing is graded anew.
 
-    try:
-        intake = find_submissions(folder, lessons, course, people)
-    except FindingError as error:
-        refuse(f"submissions: {error}")
-    if not intake.submissions:
-        refuse(f"submissions: {folder} holds no notebook of {', '.join(lesson.name for lesson in lessons)}")
-    for note in intake.notes:
-        say(f"note: {note}", file=sys.stderr)
-    return intake
+    An exercise that is worth 0 is dropped. Points that a person gave keep their share of what the exercise is worth.
+    """
+    from coursework._files import write_atomically
+    from coursework.grading.points import FILE, PointsError, changed
+    from coursework.grading.records import Records
+
+    root = course_root()
+    with going_on():
+        check_course(course, [], None)
+        lessons = lessons_named(root, [])
+        try:
+            worth, text = changed(course / FILE, changes or [])
+        except (PointsError, OSError) as error:
+            refuse(f"points: {error}")
+        check_released(course, lessons, worth, changes or [])
+        if changes:
+            write_atomically(course / FILE, text)
+        report(Records(out), lessons, worth, course, jobs)
 
 
-def check_exercises(ids: list[str], lessons: list[Lesson]) -> None:
+def check_exercises(option: str, ids: list[str], lessons: list[Lesson]) -> None:
     """Ends the command for an id that none of the lessons has."""
     known = [exercise for lesson in lessons for exercise in lesson.functions]
     for exercise in ids:
         if exercise not in known:
-            refuse(f"allow-reference: no exercise {exercise!r}; there are {', '.join(known)}")
+            refuse(f"{option}: no exercise {exercise!r}; there are {', '.join(known)}")
+
+
+def check_course(course: Path | None, lessons: list[Lesson], points: Path | None) -> None:
+    """Ends the command where a course directory is named that cannot be used; makes its points those of a file."""
+    from coursework.grading.gradebook import GradebookError, check_course
+    from coursework.grading.points import FILE
+
+    if course is None:
+        return
+    try:
+        check_course(course, lessons)
+    except GradebookError as error:
+        refuse(f"course: {error}")
+    if points is None and not (course / FILE).is_file():
+        refuse(f"course: {course} has no {FILE}: say by --points what exercises are worth")
+    if points is not None:
+        keep_points(points, course)
+
+
+def check_released(course: Path, lessons: list[Lesson], worth: Points, changes: list[str]) -> None:
+    """Ends the command for a change of what is not in the course directory's release."""
+    from coursework.grading.gradebook import Gradebook
+    from coursework.grading.points import cell_of
+
+    with Gradebook(course) as book:
+        known = {name for lesson in lessons if book.has(lesson) for name in book.worth(lesson, worth)}
+    for change in changes:
+        name = change.partition("=")[0]
+        if cell_of(name) not in known:
+            refuse(f"points: {name} is not assigned in {course}")
+
+
+def find(
+    folder: Path,
+    records: Records,
+    lessons: list[Lesson],
+    asked: list[Lesson],
+    people: ClassList | None,
+    students: list[str],
+) -> list[Submission]:
+    """The submissions of these lessons and students, all without names, or the end of the command.
+
+    What is in the folder besides them is kept, and notes are printed.
+    """
+    from coursework.grading.finding import FindingError, find_submissions
+
+    try:
+        intake = find_submissions(folder, asked, lessons, people)
+    except FindingError as error:
+        refuse(f"submissions: {error}")
+    for student in students:
+        if student not in intake.students:
+            refuse(f"student: {folder} holds no folder of {student!r}")
+    if students:
+        intake = of_students(intake, students)
+    if not intake.submissions:
+        refuse(f"submissions: {folder} holds no notebook of {', '.join(lesson.name for lesson in asked)}")
+    records.keep_found(intake, [lesson.name for lesson in asked], everybody=not students)
+    for note in intake.notes:
+        say(f"note: {note}", file=sys.stderr)
+    return intake.submissions
+
+
+def of_students(intake: Intake, students: list[str]) -> Intake:
+    """What these students handed in."""
+    from coursework.grading.finding import Intake
+
+    return Intake(
+        [submission for submission in intake.submissions if submission.student in students],
+        students,
+        {key: reason for key, reason in intake.missing.items() if key[0] in students},
+        [note for note in intake.notes if note.student in students],
+    )
+
+
+def allow(records: Records, more: list[str], less: list[str], lessons: list[Lesson]) -> tuple[str, ...]:
+    """The exercises whose reference may be called: what was said before, and now. They are kept."""
+    before = records.allowed()
+    kept = tuple(sorted({*before, *more} - set(less)))
+    records.allow(kept)
+    remembered = [exercise for exercise in kept if exercise in before and exercise not in more]
+    if remembered:
+        taken = "--forbid-reference takes one back"
+        print(f"references that may be called, as said before: {', '.join(remembered)} ({taken})", file=sys.stderr)
+    return kept
 
 
 def grade_class(
-    intake: Intake,
-    out: Path,
+    found: list[Submission],
     lessons: list[Lesson],
-    worth: Points,
-    allowed: list[str],
-    *,
+    rules: Rules,
+    records: Records,
     jobs: int,
     scheduler: str,
-    course: Path | None,
+    *,
     again: bool,
 ) -> None:
-    """Grades a class and prints where the tables are."""
-    from coursework._command_line import termination_interrupts
-    from coursework.grading.classroom import open_tasks, write_tables
-    from coursework.grading.grader import Rules
-    from coursework.grading.records import Records
+    """Grades what is to be graded of a class."""
+    from coursework.grading.classroom import open_tasks
 
-    records, found = Records(out), intake.submissions
-    handed_in = [lesson for lesson in lessons if lesson.name in {submission.lesson for submission in found}]
-    check_course(course, handed_in)
-    rules = Rules(records.secret(), tuple(sorted(allowed)))
     tasks = list(open_tasks(found, lessons, rules, records, again=again))
+    for submission in found:
+        records.keep_path(submission)
     if len(tasks) < len(found):
         print(f"{len(found) - len(tasks)} of {len(found)} submissions are graded already", file=sys.stderr)
-    with termination_interrupts():
-        graded = follow(tasks, rules, records, jobs, scheduler)
-        if course is not None:
-            save_grades(records, found, graded, handed_in, course)
-    tables = write_tables(records, found, lessons, worth)
-    tables += write_imports(records, found, lessons, worth, course)
-    for path in tables:
-        say(str(path))
+    with warnings.catch_warnings():  # torch's own, where a misconception of lesson 03 is tried
+        warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
+        follow(tasks, rules, records, jobs, scheduler)
 
 
-def write_imports(
-    records: Records, found: list[Submission], lessons: list[Lesson], worth: Points, course: Path | None
-) -> list[Path]:
-    """Writes the tables for learning management systems, from the gradebook where there is one."""
-    from coursework.grading import lms
-
-    if course is not None:
-        return lms.write_imports(records.folder, *lms.gradebook_scores(course))
-    kept = [record for submission in found if (record := records.read(submission)) is not None]
-    most = {lesson.name: worth.total(lesson) for lesson in lessons}
-    return lms.write_imports(records.folder, lms.scores_of(kept, lessons, worth), most)
-
-
-def check_course(course: Path | None, lessons: list[Lesson]) -> None:
-    """Ends the command where a course directory is named that cannot be used."""
-    from coursework.grading.gradebook import GradebookError, check_course
-
-    try:
-        if course is not None:
-            check_course(course, lessons)
-    except GradebookError as error:
-        refuse(f"course: {error}")
-
-
-def follow(tasks: list[Task], rules: Rules, records: Records, jobs: int, scheduler: str) -> set[str]:
-    """Grades with a progress bar, writes each record as it comes, and returns the keys of what was graded."""
+def follow(tasks: list[Task], rules: Rules, records: Records, jobs: int, scheduler: str) -> None:
+    """Grades with a progress bar, and writes each record as it comes."""
     from contextlib import closing
 
     from tqdm import tqdm
 
     from coursework.grading.classroom import UNPROTECTED, grade_here
+    from coursework.grading.handin import HandInError
     from coursework.grading.service import SandboxError
 
     def warn(missing: str) -> None:
         say(f"warning: {UNPROTECTED}: {missing}", file=sys.stderr)
 
-    done: set[str] = set()
     if not tasks:
-        return done
+        return
     if scheduler:
         from coursework.grading.cluster import grade_by_scheduler
 
@@ -242,9 +354,12 @@ def follow(tasks: list[Task], rules: Rules, records: Records, jobs: int, schedul
     try:
         with closing(graded), tqdm(total=len(tasks), unit="submission", disable=None, leave=False) as bar:
             for record in graded:
-                records.write(record)
-                done.add(record.submission.key)
                 bar.update()
+                try:
+                    records.write(record)
+                except HandInError as error:
+                    say(f"note: {record.submission.key}: {error}; call this again", file=sys.stderr)
+                    continue
                 passed = sum(mark.outcome == "passed" for mark in record.marks)
                 flags = "".join(f", {mark.exercise} {mark.flag}" for mark in record.marks if mark.flag)
                 say(f"{record.submission.key}: {passed} of {len(record.marks)} passed{flags}")
@@ -252,26 +367,23 @@ def follow(tasks: list[Task], rules: Rules, records: Records, jobs: int, schedul
                     say(f"note: {record.submission.key}: {remark}", file=sys.stderr)
     except (SandboxError, OSError) as error:
         refuse(str(error))
-    return done
 
 
-def save_grades(
-    records: Records, found: list[Submission], graded: set[str], lessons: list[Lesson], course: Path
-) -> None:
-    """Puts what was graded, and what the gradebook lacks, into the gradebook."""
+def report(records: Records, lessons: list[Lesson], worth: Points, course: Path | None, jobs: int) -> None:
+    """Makes all that is made of the records, and prints where the tables are."""
     from tqdm import tqdm
 
-    from coursework.grading.gradebook import save
+    from coursework.grading.gradebook import GradebookError
+    from coursework.grading.reporting import report
 
-    lacking = [
-        submission
-        for submission in found
-        if submission.key in graded or not (course / "feedback" / submission.student / submission.lesson).is_dir()
-    ]
-    kept = [record for submission in lacking if (record := records.read(submission)) is not None]
+    def bar(steps: Iterable[T], number: int, unit: str) -> Iterable[T]:
+        return tqdm(steps, total=number, unit=unit, disable=None, leave=False)
 
-    def note(problem: str) -> None:
-        say(f"note: {problem}", file=sys.stderr)
-
-    for _ in tqdm(save(kept, lessons, course, note), total=len(kept), unit="page", disable=None, leave=False):
-        pass
+    try:
+        done = report(records, lessons, worth, course, jobs=jobs, follow=bar)
+    except (GradebookError, OSError) as error:
+        refuse(str(error))
+    for remark in [*done.remarks, *done.notes]:
+        say(f"note: {remark}", file=sys.stderr)
+    for path in done.paths:
+        say(str(path))

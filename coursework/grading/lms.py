@@ -4,54 +4,37 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from coursework._files import write_atomically
-from coursework.grading.classroom import earned
+from coursework.grading.finding import Note
 from coursework.grading.handin import Lesson
-from coursework.grading.points import Points
-from coursework.grading.records import Record, table
+from coursework.grading.standing import Standings, worth_of
+from coursework.grading.tables import harmless, number, table
 
 Scores = Mapping[tuple[str, str], float]
 
 
-def scores_of(records: Sequence[Record], lessons: Sequence[Lesson], points: Points) -> dict[tuple[str, str], float]:
-    """Points by student and lesson, as the machine gave them."""
-    by_name = {lesson.name: lesson for lesson in lessons}
-    return {
-        (record.submission.student, record.submission.lesson): earned(record, by_name[record.submission.lesson], points)
-        for record in records
-    }
+def write_imports(
+    folder: Path, students: Sequence[str], lessons: Sequence[Lesson], standings: Standings
+) -> tuple[list[Path], list[Note]]:
+    """Write moodle.csv, canvas.csv and blackboard.csv; returns their paths, and notes on who is in none of them.
 
-
-def gradebook_scores(course: Path) -> tuple[dict[tuple[str, str], float], dict[str, float]]:
-    """Points by student and lesson from nbgrader's gradebook, with what a person gave and what lateness cost; and the
-    most that each lesson gives."""
-    from nbgrader.api import Gradebook
-
-    from coursework.grading.release import programs_of_this_python
-
-    scores, most = {}, {}
-    with programs_of_this_python(), Gradebook(f"sqlite:///{(course / 'gradebook.db').resolve()}") as gradebook:
-        for assignment in gradebook.assignments:
-            most[assignment.name] = assignment.max_score
-            for submission in assignment.submissions:
-                late = submission.late_submission_penalty or 0.0
-                scores[submission.student.id, assignment.name] = max(0.0, submission.score - late)
-    return scores, most
-
-
-def write_imports(folder: Path, scores: Scores, most: Mapping[str, float]) -> list[Path]:
-    """Write moodle.csv, canvas.csv and blackboard.csv; returns their paths.
-
-    scores: points by student and lesson; most: the most that a lesson gives. A student without a submission of a lesson
-    has no entry for it: the system then leaves that grade as it is.
+    A student without a submission of a lesson has no entry for it: the system then leaves that grade as it is.
     """
-    lessons = [lesson for lesson in most if any(key[1] == lesson for key in scores)]
-    students = sorted({student for student, _ in scores})
-    formats = {"moodle": moodle, "canvas": canvas, "blackboard": blackboard}
+    scores = {key: standing.total for key, standing in standings.items()}
+    most = worth_of(lessons, standings)
+    logins = [student for student in students if is_login(student)]
     written = []
-    for name, rows in formats.items():
+    for name, rows in {"moodle": moodle, "canvas": canvas, "blackboard": blackboard}.items():
         written.append(folder / f"{name}.csv")
-        write_atomically(written[-1], table(rows(students, lessons, scores, most)))
-    return written
+        write_atomically(written[-1], table(rows(logins, list(most), scores, most)))
+    return written, [Note(student, "", NO_LOGIN) for student in students if not is_login(student)]
+
+
+NO_LOGIN = "is in no table for import: no system has such a login"
+
+
+def is_login(name: str) -> bool:
+    """Whether a name can be a login. A spreadsheet would calculate some, or a system take them for another row."""
+    return harmless(name) == name and name.isprintable() and name.strip().casefold() not in ("", "points possible")
 
 
 def moodle(
@@ -68,7 +51,7 @@ def canvas(
 ) -> Iterator[list]:
     """Canvas: Grades, Import; students are matched by their login, assignments by their name."""
     yield ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", *lessons]
-    yield ["    Points Possible", "", "", "", "", *(f"{most[lesson]:g}" for lesson in lessons)]
+    yield ["    Points Possible", "", "", "", "", *(number(most[lesson]) for lesson in lessons)]
     for student in students:
         yield [student, "", "", student, "", *(_score(scores, student, lesson) for lesson in lessons)]
 
@@ -77,10 +60,10 @@ def blackboard(
     students: Sequence[str], lessons: Sequence[str], scores: Scores, most: Mapping[str, float]
 ) -> Iterator[list]:
     """Blackboard: Gradebook, Upload; a column says its name and its points."""
-    yield ["Username", *(f"{lesson} [Total Pts: {most[lesson]:g} Score]" for lesson in lessons)]
+    yield ["Username", *(f"{lesson} [Total Pts: {number(most[lesson])} Score]" for lesson in lessons)]
     for student in students:
         yield [student, *(_score(scores, student, lesson) for lesson in lessons)]
 
 
-def _score(scores: Scores, student: str, lesson: str) -> str:
-    return f"{scores[student, lesson]:g}" if (student, lesson) in scores else ""
+def _score(scores: Scores, student: str, lesson: str) -> int | float | str:
+    return number(scores[student, lesson]) if (student, lesson) in scores else ""

@@ -5,11 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from coursework._files import write_atomically
 from coursework.exercises.engine import lesson_exercises
 from coursework.grading.derivations import DERIVATIONS, Derivation, of_lesson
 from coursework.grading.handin import Lesson
 
 EXERCISE, DERIVATION = 1.0, 2.0
+WRITTEN = "derivation-"
+FILE = "points.yaml"  # in a course directory: the points that its gradebook goes by
+HEAD = "# What exercises are worth. `coursework points` and `coursework assign` write this file.\n"
 KEYS = ("exercises", "lessons", "derivations", "default", "derivation_default")
 
 
@@ -46,39 +50,104 @@ class Points:
         """The points of all exercises of a lesson that are graded by the machine."""
         return sum(self.of(exercise, lesson) for exercise in lesson.functions)
 
+    def check_cells(self, lesson: Lesson) -> dict[str, float]:
+        """The points of the exercises, by the names of their checks' cells."""
+        return {check_cell(exercise): self.of(exercise, lesson) for exercise in lesson.functions}
+
+    def derivation_cells(self, lesson: Lesson) -> dict[str, float]:
+        """The points of all derivations of a lesson, also those worth 0, by the names of their cells."""
+        return {d.grade_id: self.derivations.get(d.id, self.derivation_default) for d in of_lesson(lesson.number)}
+
     def derivations_of(self, lesson: Lesson) -> list[tuple[Derivation, float]]:
         """The written derivations of a lesson, with their points."""
         worth = [(d, self.derivations.get(d.id, self.derivation_default)) for d in of_lesson(lesson.number)]
         return [(derivation, points) for derivation, points in worth if points > 0]
 
 
+def check_cell(exercise: str) -> str:
+    """The name of the cell that an exercise's grade belongs to: "check-3-1"."""
+    return f"check-{exercise.replace('.', '-')}"
+
+
 def read_points(path: Path | None) -> Points:
     """Points from a YAML file, the defaults without one. Raises PointsError, OSError."""
+    return Points() if path is None else _points(_content(path), str(path))
+
+
+def keep_points(path: Path | None, course: Path) -> bool:
+    """Make a file, or the defaults, the points of a course directory; returns whether it had none or others.
+
+    Without a file those that it has stay. Raises PointsError, OSError.
+    """
+    own = course / FILE
+    if own.is_file() and (path is None or read_points(own) == read_points(path)):
+        return False
+    write_atomically(own, HEAD.encode() if path is None else path.read_bytes())
+    return True
+
+
+def changed(path: Path, changes: Sequence[str]) -> tuple[Points, str]:
+    """The points of a file after changes, and what the file should hold: "3.3=0", "derivation-3-3=4".
+
+    Raises PointsError, OSError.
+    """
     import yaml
 
-    if path is None:
-        return Points()
+    content = _content(path)
+    _points(content, str(path))
+    for change in changes:
+        name, equal, points = change.partition("=")
+        if not equal:
+            raise PointsError(f"expected an exercise and its points, such as 3.3=0 or derivation-3.3=4, got {change!r}")
+        key, entry = (
+            ("derivations", name[len(WRITTEN) :].replace("-", ".")) if name.startswith(WRITTEN) else ("exercises", name)
+        )
+        content[key] = {**(content.get(key) or {}), entry: points}
+    worth = _points(content, str(path))
+    return worth, HEAD + yaml.safe_dump(_plain(content), sort_keys=False)
+
+
+def cell_of(name: str) -> str:
+    """The cell of "3.3", or of "derivation-3.3"."""
+    return name.replace(".", "-") if name.startswith(WRITTEN) else check_cell(name)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    import yaml
+
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PointsError(f"{path}: no YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(content, Mapping):
+    if not isinstance(content, dict):
         raise PointsError(f"{path}: expected `exercises:` and the like, got a {type(content).__name__}")
+    return content
+
+
+def _points(content: Mapping[str, Any], where: str) -> Points:
     unknown = [key for key in content if key not in KEYS]
     if unknown:
-        raise PointsError(f"{path}: unknown entry {unknown[0]!r}; there are {', '.join(KEYS)}")
+        raise PointsError(f"{where}: unknown entry {unknown[0]!r}; there are {', '.join(KEYS)}")
     plain = {
-        key: _number(content[key], f"{path}: {key}") for key in ("default", "derivation_default") if key in content
+        key: _number(content[key], f"{where}: {key}") for key in ("default", "derivation_default") if key in content
     }
-    tables = {key: _table(content.get(key), f"{path}: {key}") for key in ("exercises", "lessons", "derivations")}
-    lessons = {_lesson(number, path): points for number, points in tables["lessons"].items()}
-    _known(tables["exercises"], _exercise_ids(tables["exercises"]), f"{path}: exercises")
-    _known(tables["derivations"], {derivation.id for derivation in DERIVATIONS}, f"{path}: derivations")
+    tables = {key: _table(content.get(key), f"{where}: {key}") for key in ("exercises", "lessons", "derivations")}
+    lessons = {_lesson(number, where): points for number, points in tables["lessons"].items()}
+    _known(tables["exercises"], _exercise_ids(tables["exercises"]), f"{where}: exercises")
+    _known(tables["derivations"], {derivation.id for derivation in DERIVATIONS}, f"{where}: derivations")
     for number, points in lessons.items():
         alone = sum(worth for exercise, worth in tables["exercises"].items() if exercise.startswith(f"{number}."))
         if alone > points:
-            raise PointsError(f"{path}: lesson {number}: its exercises alone are worth more than {points:g}")
+            raise PointsError(f"{where}: lesson {number}: its exercises alone are worth more than {points:g}")
     return Points(tables["exercises"], lessons, tables["derivations"], **plain)
+
+
+def _plain(content: Any) -> Any:
+    """What the loader read as texts, with numbers where they stand for points."""
+    if isinstance(content, Mapping):
+        return {key: _plain(value) for key, value in content.items() if value}
+    worth = float(content)
+    return int(worth) if worth == int(worth) else worth
 
 
 def _table(content: Any, where: str) -> dict[str, float]:
@@ -99,9 +168,9 @@ def _number(value: Any, where: str) -> float:
     return number
 
 
-def _lesson(number: str, path: Path) -> int:
+def _lesson(number: str, where: str) -> int:
     if not number.isdigit() or not lesson_exercises(int(number)):
-        raise PointsError(f"{path}: lessons: there is no lesson {number!r} with exercises")
+        raise PointsError(f"{where}: lessons: there is no lesson {number!r} with exercises")
     return int(number)
 
 
