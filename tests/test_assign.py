@@ -9,7 +9,6 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -18,7 +17,7 @@ from typer.testing import CliRunner
 from coursework import environment, publishing
 from coursework._files import write_atomically
 from coursework.cli import app
-from coursework.grading import gradebook, release
+from coursework.grading import release
 from coursework.grading.derivations import DERIVATIONS, of_lesson
 from coursework.grading.points import Points, PointsError, read_points
 from coursework.grading.rebuilding import without_html
@@ -167,31 +166,11 @@ def graded(course, tmp_path_factory):
     return course, out, [*command, "--lesson", "3"]
 
 
-def test_one_submission_that_cannot_be_saved_keeps_no_other_from_the_gradebook(course, monkeypatch):
-    records = [
-        SimpleNamespace(submission=SimpleNamespace(lesson=NAME, key=f"{who}/{NAME}")) for who in ("anna", "ben", "cleo")
-    ]
-    saved, problems = [], []
-
-    def save_one(record, *others):
-        if record is records[1]:
-            raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
-        saved.append(record)
-        return "its file has changed" if record is records[2] else ""
-
-    monkeypatch.setattr(gradebook, "_save_one", save_one)
-    lesson = SimpleNamespace(name=NAME)
-    assert list(gradebook.save(records, [lesson], course, problems.append)) == records
-    assert saved == [records[0], records[2]]
-    assert [line.partition(": not in the gradebook: ")[0] for line in problems] == [f"ben/{NAME}", f"cleo/{NAME}"]
-    assert "surrogates not allowed" in problems[0]
-
-
 def test_collected_files_are_graded_into_the_gradebook(graded):
     course, out, _ = graded
     assert rows(out / "totals.csv")[1:] == [
-        ["Ben Low", "12", "12", "12", "100.0"],
-        ["anna", "2", "2", "12", "16.7"],
+        ["Ben Low", "12", "12", "16", "75.0", "0"],
+        ["anna", "2", "2", "16", "12.5", "1"],
     ]
     with programs_of_this_python():
         found = {s["student"]: s for s in course_api(course).get_submissions(NAME)}
@@ -224,6 +203,9 @@ def test_points_that_a_person_gives_reach_the_tables_for_import(graded, monkeypa
     monkeypatch.chdir(ROOT)
     result = call(*command)
     assert "2 of 2 submissions are graded already" in result.stderr
+    assert [row[2:] for row in rows(out / "totals.csv")[1:]] == [["12", "16", "75.0", "0"], ["5", "16", "31.2", "0"]]
+    page = (course / "feedback" / "anna" / NAME / f"{NAME}.html").read_text(encoding="utf-8")
+    assert "Score: <strong>5 of 16</strong>." in page
     assert rows(out / "moodle.csv") == [["username", NAME], ["Ben Low", "12"], ["anna", "5"]]
     assert rows(out / "canvas.csv")[1:] == [
         ["    Points Possible", "", "", "", "", "16"],

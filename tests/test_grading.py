@@ -24,7 +24,8 @@ from coursework.grading.classroom import grade_here, open_tasks
 from coursework.grading.grader import BUDGET, Grader, Rules
 from coursework.grading.handin import Cell, HandIn, Lesson
 from coursework.grading.marking import N_CASES, Exam
-from coursework.grading.records import Records, table
+from coursework.grading.records import Records
+from coursework.grading.tables import table
 from tests.hostile.package import ANSWERS
 
 ROOT = Path(__file__).parent.parent
@@ -340,9 +341,9 @@ def test_a_class_is_graded_once_and_only_what_changed_again(school, tmp_path, mo
     result = call(school, "--out", out, *options)
     assert result.exit_code == 0, result.output
     assert rows(out / "totals.csv")[1:] == [
-        ["anna", "1", "6", "7", "7", "100.0"],
-        ["ben", "0", "0", "0", "7", "0.0"],
-        ["cem", "1", "6", "7", "7", "100.0"],
+        ["anna", "1", "6", "7", "7", "100.0", "0"],
+        ["ben", "0", "0", "0", "7", "0.0", "0"],
+        ["cem", "1", "6", "7", "7", "100.0", "0"],
     ]
     marks = without_seconds(out / "marks.csv")
     result = call(school, "--out", out, *options)
@@ -382,7 +383,7 @@ def test_points_are_the_instructors(school, tmp_path, monkeypatch):
     points.write_text("exercises:\n  3.4: 10\n  3.5: 0.5\nlessons:\n  0: 4\ndefault: 2\n")
     result = call(school, "--out", tmp_path / "out", "--points", points)
     assert result.exit_code == 0, result.output
-    assert rows(tmp_path / "out" / "totals.csv")[1] == ["anna", "4", "18.5", "22.5", "22.5", "100.0"]
+    assert rows(tmp_path / "out" / "totals.csv")[1] == ["anna", "4", "18.5", "22.5", "22.5", "100.0", "0"]
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ MathJax = {
 {%- endmacro -%}
 {%- block body -%}
 <body>
-<h1 id="top">{{ about.title }}</h1>
+<h1 id="top">Feedback</h1>
 <p>Score: <strong>{{ about.total }} of {{ about.most }}</strong>
 {%- if about.waiting %}; not yet graded: {{ about.waiting }}{% endif %}.</p>
 <ul>
@@ -93,7 +93,7 @@ img, svg { max-width: 100%; }
 table { border-collapse: collapse; } td, th { border: 1px solid #bbb; padding: 0.2rem 0.5rem; }
 """
 POLICY = "default-src 'none'; img-src data:; font-src data:; style-src 'unsafe-inline'"  # nothing from elsewhere
-ORIGIN = re.compile(r'<meta (?:name="coursework" )?content="([^"]*)"')
+ORIGIN = re.compile(r'<meta content="([^"]*)" name="coursework"')  # as nbconvert's exporter writes it
 
 
 def page(notebook: str, standing: Standing, origin: str, mathjax: str = "", *, plain: bool = False) -> str:
