@@ -16,6 +16,7 @@ from nbgrader.api import Gradebook
 from nbgrader.utils import compute_checksum
 from typer.testing import CliRunner
 
+from coursework._names import safe_id
 from coursework.cli import app
 from coursework.grading import classroom, gradebook, handin, pages
 from coursework.grading.derivations import of_lesson
@@ -167,7 +168,7 @@ class School:
     def by_hand(self, student: str, lesson: Lesson, cell: str, **values) -> None:
         """What a person does in the Formgrader."""
         with self.book() as book:
-            grade = book.find_grade(cell, lesson.name, lesson.name, gradebook.gradebook_id(student))
+            grade = book.find_grade(cell, lesson.name, lesson.name, safe_id(student))
             for name, value in values.items():
                 setattr(grade, name, value)
             grade.needs_manual_grade = False
@@ -175,7 +176,7 @@ class School:
 
     def comment(self, student: str, text: str) -> None:
         with self.book() as book:
-            comment = book.find_comment(DERIVATION, SLICED.name, SLICED.name, gradebook.gradebook_id(student))
+            comment = book.find_comment(DERIVATION, SLICED.name, SLICED.name, safe_id(student))
             comment.manual_comment = text
             book.db.commit()
 
@@ -186,7 +187,9 @@ class School:
     def scores(self) -> dict[tuple[str, str], tuple[float, float]]:
         """Points and their most by student and lesson; fails where any table, page or the gradebook says another."""
         marks: dict = {}
-        for student, lesson, _, _, points, most, *_ in self.rows("marks")[1:]:
+        for student, lesson, _, outcome, points, most, *_ in self.rows("marks")[1:]:
+            if outcome == "nothing handed in":
+                continue
             had = marks.get((student, lesson), (0.0, 0.0))
             marks[student, lesson] = had[0] + float(points), had[1] + float(most)
         whole: dict = {}
@@ -206,7 +209,7 @@ class School:
         with self.book() as book:
             waiting = dict.fromkeys(whole, 0)
             for (student, lesson), (points, most) in marks.items():
-                submission = book.find_submission(lesson, gradebook.gradebook_id(student))
+                submission = book.find_submission(lesson, safe_id(student))
                 (notebook,) = submission.notebooks
                 assert submission.score - (submission.late_submission_penalty or 0) == pytest.approx(points)
                 assert submission.max_score == pytest.approx(most)
@@ -220,7 +223,7 @@ class School:
         return marks
 
     def page(self, student: str, lesson: str) -> str:
-        path = self.course / "feedback" / gradebook.gradebook_id(student) / lesson / f"{lesson}.html"
+        path = self.course / "feedback" / safe_id(student) / lesson / f"{lesson}.html"
         return path.read_text(encoding="utf-8")
 
 

@@ -97,12 +97,12 @@ def _make_one(page: Page, mathjax: str, worker: "Worker") -> None:
 
 def _mathjax(root: Path) -> Path | None:
     """Where MathJax is, a file for all pages; None where no installed package brings it."""
-    from coursework import lesson_pages
+    from coursework import run_reports
 
-    path = root / lesson_pages.MATHJAX
+    path = root / run_reports.MATHJAX
     try:
         if not path.is_file():
-            lesson_pages.put_mathjax(root)
+            run_reports.put_mathjax(root)
     except (ImportError, OSError):
         return None
     return path
