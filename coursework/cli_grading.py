@@ -126,13 +126,14 @@ def assign(
     root = course_root()
     worth, lessons = read_points(points, out), lessons_named(root, [])
     asked = chosen(lessons, names)
+    added_to = (out / "gradebook.db").is_file()
     try:
         with going_on():
-            if (out / "gradebook.db").is_file():  # what a person gave goes along with the points
-                with Gradebook(out) as book:
-                    book.weigh([lesson for lesson in lessons if book.has(lesson)], worth)
             written = release(root, asked, worth, out, lessons)
             keep_points(points, out)
+            if added_to:  # what a person gave before goes along with the points
+                with Gradebook(out) as book:
+                    book.weigh([lesson for lesson in lessons if book.has(lesson)], worth)
     except (AssignError, GradebookError, PublishError, OSError) as error:
         refuse(str(error))
     for path in written:

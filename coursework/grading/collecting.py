@@ -21,7 +21,7 @@ from coursework.grading.finding import choose
 from coursework.grading.handin import Lesson
 from coursework.grading.lms_names import Named, resubmission
 from coursework.grading.owners import QUIET, Handed, handed_in
-from coursework.grading.records import harmless, table
+from coursework.grading.tables import harmless, table
 
 MOST_NOTEBOOKS = 200  # of one student
 MOST_NOTES = 10  # on one student, that are printed

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import nbformat
 from nbformat import NotebookNode
@@ -27,8 +27,6 @@ from coursework.grading.points import Points
 from coursework.grading.records import Record, Records
 from coursework.grading.release import AssignError, course_api, programs_of_this_python
 from coursework.grading.standing import Grade, Standing, earned
-
-WEIGHTS = "weights.json"  # what each cell was worth when its points were last set, and points by hand put aside
 
 
 class GradebookError(ValueError):
@@ -111,37 +109,25 @@ class Gradebook:
         put aside, and come back with its worth.
         """
         remarks: list[str] = []
-        before = self._weights()
-        after = json.loads(json.dumps(before))
         with _database(self.course):
+            weights = Weights(self._book.db)
             for lesson in lessons:
                 worth = self.worth(lesson, points)
-                was = {c.name: c.max_score for c in self._notebook(lesson).grade_cells if c.name in worth}
-                last, aside = before["worth"].get(lesson.name, was), after["aside"].setdefault(lesson.name, {})
                 for cell in self._notebook(lesson).grade_cells:
-                    if cell.name not in worth or cell.max_score == worth[cell.name]:
+                    if cell.name not in worth:
                         continue
-                    old, new = last.get(cell.name, cell.max_score), worth[cell.name]
-                    if cell.max_score != old:
+                    old, new = weights.last(lesson.name, cell), worth[cell.name]
+                    if old != new:
+                        _scale(cell, old, new, weights)
+                    elif cell.max_score != new:
                         change = f"was worth {cell.max_score:g} in the gradebook, and is worth {new:g}"
                         remarks.append(f"{lesson.name}: {cell.name} {change}, as the course's points say")
-                    _scale(cell, old, new, aside.setdefault(cell.name, {}))
                     cell.max_score = new
-                after["worth"][lesson.name] = worth
-            self._keep_weights(before | {"aside": after["aside"]})
+                    weights.set(lesson.name, cell)
             self._book.db.commit()
-        self._keep_weights(after)
         for lesson in lessons:
-            self._weigh_source(lesson, after["worth"][lesson.name])
+            self._weigh_source(lesson, self.worth(lesson, points))
         return remarks
-
-    def _weights(self) -> dict[str, Any]:
-        path = self.course / WEIGHTS
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"worth": {}, "aside": {}}
-
-    def _keep_weights(self, weights: dict[str, Any]) -> None:
-        if weights != self._weights():
-            write_atomically(self.course / WEIGHTS, json.dumps(weights, indent=1) + "\n")
 
     def _weigh_source(self, lesson: Lesson, worth: Mapping[str, float]) -> None:
         """Set the points in the source, so that `nbgrader generate_assignment` does not bring others back."""
@@ -262,17 +248,61 @@ def _database(course: Path) -> Iterator[None]:
             raise GradebookError(f"{course / 'gradebook.db'}: {str(error).splitlines()[0]}") from None
 
 
-def _scale(cell, old: float, new: float, aside: dict[str, float]) -> None:
-    """Give points that a person set the same share of a cell's new worth; aside: shares by submission, for worth 0."""
+class Weights:
+    """Two tables of ours in the gradebook: what each cell was worth when its points were last set, and what points of a
+    person are put aside while their cell is worth nothing. They change with the gradebook, or not at all."""
+
+    TABLES = (
+        "coursework_worth (assignment TEXT, cell TEXT, worth REAL, PRIMARY KEY (assignment, cell))",
+        "coursework_aside (grade TEXT PRIMARY KEY, share REAL)",
+    )
+
+    def __init__(self, database) -> None:
+        self._database = database
+        for table in self.TABLES:
+            self._run(f"CREATE TABLE IF NOT EXISTS {table}")
+        rows = self._run("SELECT assignment, cell, worth FROM coursework_worth")
+        self._worth = {(assignment, cell): worth for assignment, cell, worth in rows}
+        self._aside = {grade: share for grade, share in self._run("SELECT grade, share FROM coursework_aside")}
+
+    def _run(self, statement: str, **values: object):
+        from sqlalchemy import text
+
+        return self._database.execute(text(statement), values)
+
+    def last(self, lesson: str, cell) -> float:
+        """What a cell was worth when its points were last set; what the gradebook says where they never were."""
+        return self._worth.get((lesson, cell.name), cell.max_score)
+
+    def set(self, lesson: str, cell) -> None:
+        """Remember what a cell is worth."""
+        if self._worth.get((lesson, cell.name)) != cell.max_score:
+            key = {"assignment": lesson, "cell": cell.name}
+            self._run("DELETE FROM coursework_worth WHERE assignment = :assignment AND cell = :cell", **key)
+            self._run("INSERT INTO coursework_worth VALUES (:assignment, :cell, :worth)", **key, worth=cell.max_score)
+
+    def put_aside(self, grade, share: float) -> None:
+        """Remember the share of its cell's worth that a person gave."""
+        self._run("DELETE FROM coursework_aside WHERE grade = :grade", grade=grade.id)
+        self._run("INSERT INTO coursework_aside VALUES (:grade, :share)", grade=grade.id, share=share)
+
+    def aside(self, grade) -> float | None:
+        """The share that was put aside."""
+        return self._aside.get(grade.id)
+
+
+def _scale(cell, old: float, new: float, weights: Weights) -> None:
+    """Give points that a person set the same share of a cell's new worth."""
     for grade in cell.grades:
-        if grade.manual_score is None or old == new:
+        if grade.manual_score is None:
             continue
         if new == 0:
-            aside[grade.notebook_id], grade.manual_score = grade.manual_score / old, 0.0
-        elif old == 0:
-            grade.manual_score = round(new * aside.get(grade.notebook_id, grade.manual_score / new), 6)
-        else:
+            weights.put_aside(grade, grade.manual_score / old)
+            grade.manual_score = 0.0
+        elif old > 0:
             grade.manual_score = round(grade.manual_score * new / old, 6)
+        elif grade.manual_score == 0 and (share := weights.aside(grade)) is not None:
+            grade.manual_score = round(share * new, 6)
 
 
 def _enter(notebook, graded: NotebookNode, machine: Mapping[str, float], again: bool) -> None:
