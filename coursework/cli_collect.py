@@ -46,6 +46,8 @@ def collect(
         say(f"note: {note}", sys.stderr)
     if done.missing:
         say(f"note: nothing from {len(done.missing)} of the class list: {', '.join(done.missing)}", sys.stderr)
+    for key in done.newer:
+        say(f"{key}: {'would be' if dry_run else 'was'} replaced by a newer one")
     say(summary(done, dry_run))
     say(f"{folder / TABLE}{' is not written' if dry_run else ''}")
 
@@ -65,5 +67,7 @@ def summary(done: Collection, dry: bool) -> str:
     """What was done, in numbers."""
     students = len({row.login for row in done.rows if row.login and row.file})
     verb = "would be" if dry else "were"
-    counts = f"{done.new} {verb} collected, {done.newer} {verb} replaced by newer ones, {done.unchanged} are unchanged"
+    counts = (
+        f"{done.new} {verb} collected, {len(done.newer)} {verb} replaced by newer ones, {done.unchanged} are unchanged"
+    )
     return f"notebooks of {students} students: {counts}; notes: {len(done.notes)}"

@@ -155,6 +155,22 @@ def test_nor_in_a_folder_of_a_student(inside, place):
     assert (place.tree["canvas", 3], place.tree["eve", 3]) == (HALF, FULL)
 
 
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("inside", ["{}_2_assignsubmission_file_x.ipynb", "{}_2_3_x.ipynb", "bob{}/x.ipynb", "{}_" + X])
+def test_no_students_files_turn_folders_into_sections(inside, listed, place):
+    people = ClassList((Person("bob"), Person("bob0"))) if listed else None
+    many = [(f"eve/{inside.format(i)}", FULL) for i in range(50)]
+    place.collect(zipped((f"bob/{X}" if listed else f"Bob K/{X}", HALF), (f"cem/{X}", HALF), *many), people=people)
+    assert sorted(place.tree) == [(name, 3) for name in ("bob" if listed else "Bob K", "cem", "eve")]
+
+
+def test_a_name_that_is_somebody_elses_login_is_not_that_person(place):
+    people = ClassList((Person("al1", "Ann Lee"),))
+    names = (f"Ann Lee_1_assignsubmission_file_{X}", f"al1_2_assignsubmission_file_{X}")
+    place.collect(zipped(*zip(names, (HALF, FULL), strict=True)), people=people)
+    assert place.tree == {("al1", 3): HALF, ("al1_2", 3): FULL}
+
+
 def test_two_of_one_name_are_told_apart_by_the_systems_number(place):
     first = (f"Ann Lee_17_assignsubmission_file_{X}", FULL)
     place.collect(zipped(first))
@@ -250,13 +266,13 @@ def test_again_takes_what_is_newer_and_removes_nothing(place):
     one, two = ((f"anna_{X}", HALF, EARLY), (f"ben_{X}", FULL, EARLY)), ((f"anna_{X}", FULL, LATER), (f"cem_{X}", FULL))
     assert place.collect(zipped(*one)).new == 2
     again = place.collect(zipped(*one))
-    assert (again.new, again.newer, again.unchanged) == (0, 0, 2)
+    assert (again.new, again.newer, again.unchanged) == (0, [], 2)
     done = place.collect(zipped(*two))
-    assert (done.new, done.newer, done.unchanged) == (1, 1, 0)
+    assert (done.new, done.newer, done.unchanged) == (1, [f"anna/{SLICED.name}"], 0)
     assert place.tree == {("anna", 3): FULL, ("ben", 3): FULL, ("cem", 3): FULL}
     assert place.time("anna") == "2026-11-02 12:00:00\n"
     back = place.collect(zipped(*one))  # an archive from before
-    assert (place.tree["anna", 3], back.newer) == (FULL, 0)
+    assert (place.tree["anna", 3], back.newer) == (FULL, [])
     assert back.notes == [f"anna: anna_{X}: left out, it is older than what was collected before"]
     assert {row.login for row in read_table(place.out / TABLE)} == {"anna", "ben", "cem"}
 

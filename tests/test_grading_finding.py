@@ -337,6 +337,14 @@ def test_sections_are_known_by_the_class_list(tmp_path):
     assert sorted(graded(school, people=people)) == [("anna", 3), ("ben", 3)]
 
 
+def test_one_students_folders_make_no_sections_of_the_others(tmp_path):
+    (tmp_path / "list.csv").write_text("login\nbob\n")
+    people, school = read_class_list(tmp_path / "list.csv"), tmp_path / "school"
+    for folder in ("eve/bob", "cem", "dora"):
+        put(school / folder / "03.ipynb", FULL)
+    assert sorted(graded(school, people=people)) == [("cem", 3), ("dora", 3), ("eve", 3)]
+
+
 # -- names of any bytes --------------------------------------------------------------------------------------------
 
 NAMES = [

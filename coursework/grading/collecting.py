@@ -35,12 +35,12 @@ class CollectError(ValueError):
 
 @dataclass
 class Collection:
-    """What was done: the rows of collected.csv, how many notebooks are new, newer and as they were, what an instructor
-    should look at, and who of the class list handed in nothing."""
+    """What was done: the rows of collected.csv, how many notebooks are new and as they were, which ones are newer than
+    before, what an instructor should look at, and who of the class list handed in nothing."""
 
     rows: list[Row] = field(default_factory=list)
     new: int = 0
-    newer: int = 0
+    newer: list[str] = field(default_factory=list)
     unchanged: int = 0
     notes: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -109,6 +109,7 @@ def _by_login(
     earlier = {(row.system, row.id): row.login for row in before if row.id and row.login}
     namesakes = Counter(same(name) for name, _ in {(row.name, row.login) for row in before if row.id})
     folders = {row.login: row.folder for row in before if row.login and row.folder}
+    listed = {person.login for person in people.people} if people else set()
     result: dict[str, list[tuple[Handed, Row]]] = {}
     for files in found:
         here = Counter(name for name, _ in {(same(handed.owner.name), handed.owner.number) for handed in files})
@@ -116,10 +117,9 @@ def _by_login(
             owner, name = handed.owner, same(handed.owner.name)
             login = _known_login(owner, people) or earlier.get((owner.system, owner.number), "")
             if not login:
-                shared = here[name] > 1 or namesakes[name] > 1
-                login = student_name(
-                    f"{owner.name}_{owner.number}" if shared and owner.number else owner.name or owner.login
-                )
+                login = student_name(owner.name or owner.login)
+                if owner.number and (here[name] > 1 or namesakes[name] > 1 or login in listed):
+                    login = student_name(f"{owner.name}_{owner.number}")
             if login and login not in folders:
                 folders[login] = _free_folder(login, folders.values())
             row = replace(_row(handed), login=login, folder=folders.get(login, ""))
@@ -211,7 +211,7 @@ class _Student:
             return
         self.done.rows.append(row)
         self.done.new += there is None
-        self.done.newer += there not in (None, data)
+        self.done.newer += [f"{row.login}/{row.lesson}"] if there not in (None, data) else []
         self.done.unchanged += there == data
 
 

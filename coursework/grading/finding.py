@@ -240,13 +240,13 @@ def _notes_on_names(by_student: Mapping[str, Sequence[Home]], people: ClassList 
 def _are_sections(homes: Sequence[Home], course: Sequence[Lesson], people: ClassList | None) -> bool:
     """Whether the folders are sections, or groups, that hold students' folders.
 
-    They are where the class list knows their folders and not them, and where most of them hold the same lesson in
-    several folders and no notebook lies higher.
+    They are where the class list knows folders in most of them and none of themselves; without a list where most of
+    them hold the same lesson in several folders and no notebook lies higher.
     """
     full = [home for home in homes if home.notebooks]
     if people is not None:
-        inside = [person_of(path.name, people) for home in homes for path in _folders(home.path)]
-        return not any(person_of(home.path.name, people) for home in homes) and any(inside)
+        inside = sum(any(person_of(path.name, people) for path in _folders(home.path)) for home in homes)
+        return not any(person_of(home.path.name, people) for home in homes) and 2 * inside > len(homes)
     return bool(full) and 2 * sum(_is_section(home, course) for home in full) > len(full)
 
 

@@ -6,7 +6,7 @@ student named is believed.
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -72,23 +72,35 @@ Paths = Sequence[tuple[tuple[str, ...], Candidate | None]]
 
 
 def _depth(looked: Paths, lessons: Sequence[Lesson], people: ClassList | None) -> int:
-    """How many folders lie above the students': 0, or 1 where there are sections, or one folder that holds it all."""
-    tops = {parts[0] for parts, _ in looked}
-    seconds = [parts[1] for parts in {parts[:2] for parts, _ in looked} if len(parts) > 1]
+    """How many folders lie above the students': 0, or 1 where there are sections, or one folder that holds it all.
+
+    Each folder has one vote, so that no student's own files turn the others into sections.
+    """
+    below: dict[str, set[str]] = {parts[0]: set() for parts, _ in looked}
+    for parts, _ in looked:
+        below[parts[0]] |= set(parts[1:2])
     files = [parts[0] for parts, candidate in looked if len(parts) == 1 and (candidate or read_name(parts[0]))]
-    if files or not seconds or any(_is_moodles(top) for top in tops):
+    if files or any(_is_moodles(top) for top in below):
         return 0
-    if 2 * sum(read_name(second) is not None for second in seconds) > len(seconds):
-        return 1
-    if people is not None:
-        known = [any(people.find(login=name, name=name) for name in names) for names in (tops, seconds)]
-        if any(known):
-            return int(not known[0])
-    logins = {_plain_login(parts[1], lessons, people) for parts, _ in looked if len(parts) == 2} - {""}
-    return int(
-        (len(tops) == 1 and len(logins) > 1)
-        or 2 * sum(_holds_students(top, looked, lessons) for top in tops) > len(tops)
-    )
+    if people is not None and any(people.find(login=top, name=top) for top in below):
+        return 0
+    votes = [
+        _are_of_a_system(names)
+        or (people is not None and any(people.find(login=name, name=name) for name in names))
+        or (len(below) == 1 and _are_files_of_several(top, looked, lessons, people))
+        or _holds_students(top, looked, lessons)
+        for top, names in below.items()
+    ]
+    return int(2 * sum(votes) > len(votes))
+
+
+def _are_of_a_system(names: Collection[str]) -> bool:
+    return 2 * sum(read_name(name) is not None for name in names) > len(names)
+
+
+def _are_files_of_several(top: str, looked: Paths, lessons: Sequence[Lesson], people: ClassList | None) -> bool:
+    names = [parts[1] for parts, _ in looked if parts[0] == top and len(parts) == 2]
+    return len({_plain_login(name, lessons, people) for name in names} - {""}) > 1
 
 
 def _holds_students(top: str, looked: Paths, lessons: Sequence[Lesson]) -> bool:
