@@ -47,7 +47,7 @@ def expectation(solver, sde, law, score, times, phi, monkeypatch, module):
     phi: (n,) -> (n, m), m functions at once; the result is (m,). Backwards: u_n = phi, u_i(x) = E u_{i+1}(one step from
     x), with Gauss-Hermite nodes for the step's noise and a quintic spline for u on a grid that follows the law.
     """
-    u = np.linspace(-8, 8, 801)
+    u = np.linspace(-8, 8, 401)
     nodes, weights = QUADRATURE
 
     def frame(t):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-# Off by the last bit of the terms' sizes, not of their sum, in which they may cancel.
+# Off by the last bit of the terms' sizes, not of their sum, in which they may cancel; those of integers are exact.
 SUMS = """
 addbmm addcdiv addcmul addmm addmv addr avg_pool2d baddbmm bmm convolution cumsum dot lerp
 linalg_vector_norm mean mm mv norm sum trace vdot
@@ -50,7 +50,9 @@ class Rounding(TorchDispatchMode):
         """The operation's result, nudged."""
         kwargs = kwargs or {}
         name = operation._schema.name.removeprefix("aten::")
-        if name in SUMS:
+        if name in SUMS and not all(
+            bool((value == value.round()).all()) for value in tree_leaves(args) if _rounded(value)
+        ):
             size = operation(*_sizes(args), **_sizes(kwargs))
             out = operation(*args, **kwargs)
             if _rounded(out):

@@ -14,7 +14,7 @@ from coursework.probability_flow import adaptive, decode, encode, euler, heun, i
 from coursework.sdes import VESDE, VPSDE, SubVPSDE, karras_times, log_snr_times, uniform_times
 from tests.chains import orders
 from tests.laws import random_mixture
-from tests.test_reverse_sde import RING, N, assert_is_the_ring, ring_score
+from tests.test_reverse_sde import RING, assert_is_the_ring, ring_score
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -176,20 +176,25 @@ def test_adaptive_refuses_and_says_when_the_score_fails():
 # -- laws ------------------------------------------------------------------------------------------------------------
 
 
+def evenly_from_the_prior(sde):
+    """4,096 points that fill the law at T evenly: what a flow makes of them has the exact law's variance to 0.2%."""
+    cube = torch.quasirandom.SobolEngine(2, scramble=True, seed=1).draw(4_096, dtype=torch.float64)
+    return (sde.prior_std * torch.special.ndtri(cube)).float()
+
+
 @each_sde
 @pytest.mark.parametrize(("solver", "n"), [(heun, 60), (rk4, 30)])
 def test_flow_reaches_the_law_of_eight_modes(sde, solver, n, generator):
-    start = sde.prior_sample((N, 2), generator=generator)
-    assert_is_the_ring(solver(ring_score(sde), sde, start, log_snr_times(sde, n)), generator)
+    start = evenly_from_the_prior(sde)
+    assert_is_the_ring(solver(ring_score(sde), sde, start, log_snr_times(sde, n)), generator, within=0.01)
 
 
 @each_sde
 def test_euler_and_adaptive_reach_the_law_of_eight_modes(sde, generator):
-    start = sde.prior_sample((N, 2), generator=generator)
-    score = ring_score(sde)
-    assert_is_the_ring(adaptive(score, sde, start, rtol=1e-4, atol=1e-4), generator)
+    start, score = evenly_from_the_prior(sde), ring_score(sde)
+    assert_is_the_ring(adaptive(score, sde, start, rtol=1e-4, atol=1e-4), generator, within=0.01)
     n = 1200 if isinstance(sde, VESDE) else 300
-    assert_is_the_ring(euler(score, sde, start, log_snr_times(sde, n)), generator)
+    assert_is_the_ring(euler(score, sde, start, log_snr_times(sde, n)), generator, within=0.01)
 
 
 @each_sde

@@ -182,7 +182,7 @@ def test_weak_order_on_a_gaussian(sde, solver, order, n, monkeypatch):
 
 
 @each_sde
-@pytest.mark.parametrize(("solver", "order", "n"), [(euler_maruyama, 1, 160), (stochastic_heun, 2, 80)])
+@pytest.mark.parametrize(("solver", "order", "n"), [(euler_maruyama, 1, 80), (stochastic_heun, 2, 40)])
 def test_weak_order_on_a_mixture(sde, solver, order, n, monkeypatch):
     """E phi(x) at t = 0.05 for two moments and eight waves, by quadrature: no paths and no standard errors."""
     law, c = scaled(sde, [-1.5, 1.0], [0.25, 0.4], [0.3, 0.7])
@@ -205,7 +205,7 @@ ANGLES = torch.arange(8).double() * math.pi / 4
 RING = GaussianMixture(
     2 * torch.stack([ANGLES.cos(), ANGLES.sin()], 1), torch.full((8,), 0.04).double(), torch.arange(4.0, 12.0).double()
 )
-N, N_ENERGY = 200_000, 4_000
+N, N_FEW = 20_000, 4_000
 STEPS = {
     "euler_maruyama": 200,
     "reverse_diffusion": 250,
@@ -235,14 +235,15 @@ def test_the_fast_score_of_the_ring_is_the_exact_one(sde, generator):
         torch.testing.assert_close(ring_score(sde)(x, t), exact_score(RING, sde)(x, t), rtol=2e-4, atol=2e-4)
 
 
-def assert_is_the_ring(x, generator):
-    """Variance within 1% (200,000 points), weights of the modes by chi-squared, energy distance (4,000 points)."""
+def assert_is_the_ring(x, generator, within=0.02):
+    """Variance (0.02 is 4 standard errors of N points), weights of the modes by chi-squared, energy distance."""
     x = x.double()
-    assert (x.var(0) / RING.covariance.diag() - 1).abs().max() < 0.01
-    few = x[:N_ENERGY]
+    assert (x.var(0) / RING.covariance.diag() - 1).abs().max() < within
+    few = x[:N_FEW]
     counts = torch.cdist(few, RING.means).argmin(1).bincount(minlength=8)
-    assert chisquare(counts.numpy(), N_ENERGY * RING.weights.numpy()).pvalue > 1e-3
-    distance, p_value = energy_test(few, RING.sample(N_ENERGY, generator=generator), generator=generator)
+    assert chisquare(counts.numpy(), len(few) * RING.weights.numpy()).pvalue > 1e-3
+    fewer, fresh = few[:1500], RING.sample(1500, generator=generator)
+    distance, p_value = energy_test(fewer, fresh, n_permutations=200, generator=generator)
     assert p_value > 0.01, distance
 
 
@@ -388,7 +389,7 @@ def test_a_rejected_step_keeps_its_noise(generator):
 
 def test_rejections_do_not_choose_the_noise(generator):
     """One point at a time, so that its own noise decides: fresh noise makes the variance 1.6 times too large."""
-    law, sde, n = GaussianMixture(torch.zeros(1, 1), torch.tensor([0.05])), VPSDE(), 400
+    law, sde, n = GaussianMixture(torch.zeros(1, 1), torch.tensor([0.05])), VPSDE(), 200
     score, ends = lambda x, t: -x / (sde.alpha(t) ** 2 * 0.05 + sde.sigma(t) ** 2), []
     for _ in range(n):
         x = torch.randn(1, 1, generator=generator, dtype=torch.float64)
