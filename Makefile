@@ -14,12 +14,19 @@ NO_BROWSER := $(shell if [ -n "$$SSH_CONNECTION" ] || { [ "$$(uname)" = Linux ] 
 FIRST_LESSON = $(firstword $(sort $(wildcard notebooks/[0-9]*.ipynb)))
 AS_ROOT := $(shell if [ "$$(id -u)" = 0 ]; then echo --allow-root; fi)
 
+A_FILE_A_CORE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# How products, sums and functions round depends on the vector units that MKL and PyTorch use, and on the threads.
+ARITHMETIC := MKL_CBWR=COMPATIBLE MKL_CBWR=AVX2 MKL_CBWR=AVX512 MKL_ENABLE_INSTRUCTIONS=AVX2 \
+	MKL_ENABLE_INSTRUCTIONS=SSE4_2 ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1 OMP_NUM_THREADS=2
+MATHEMATICS := $(patsubst %,tests/test_%.py,distributions score_matching predictions langevin ncsn sdes reverse_sde \
+	probability_flow likelihood guidance ddpm metrics nn loops arguments generation exercises)
+
 .DEFAULT_GOAL := help
-.PHONY: help set-up lab test run publish outputs site lint lock doctor clean
+.PHONY: help set-up lab test quick arithmetic run publish outputs site lint lock doctor clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
-		printf '  make %-8s  %s\n' "$$name" "$$text"; done
+		printf '  make %-10s  %s\n' "$$name" "$$text"; done
 	@echo '  options: PYTHON=python3.12   PORT=8899 (lab)   JOBS=2 (run, outputs)   TREE=notebooks (site)'
 	@echo '           TORCH_INDEX=<the address PyTorch'"'"'s install page shows for CPU> for the smaller build of torch'
 
@@ -31,7 +38,17 @@ lab: set-up ## open the course in JupyterLab
 		--ServerApp.root_dir=. --LabApp.default_url=/lab/tree/$(FIRST_LESSON)
 
 test: set-up ## run all tests, a file on each core (at most four)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(A_FILE_A_CORE)
+
+quick: set-up ## run a thin slice through everything, in less than three minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(A_FILE_A_CORE) @tests/quick.txt
+
+arithmetic: set-up ## run the mathematical tests with the rounding of other processors
+	@failed=0; for way in $(ARITHMETIC); do \
+		echo "== $$way"; env OMP_NUM_THREADS=1 $$way $(BIN)/python -m pytest $(A_FILE_A_CORE) $(MATHEMATICS) || failed=1; \
+	done; \
+	echo "== --rounding"; OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(A_FILE_A_CORE) --rounding -k "not compile" $(MATHEMATICS) \
+		&& exit $$failed
 
 run: set-up ## execute every lesson into build/executed
 	@$(BIN)/coursework run --jobs $(JOBS)
