@@ -13,7 +13,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import nbformat
 
-from tests.explorer_cells import FEW_STEPS, ROOT, statements
+from tests.explorer_cells import ROOT, statements
 
 
 class WithoutAsserts(ast.NodeTransformer):
@@ -27,8 +27,8 @@ class WithoutAsserts(ast.NodeTransformer):
 def small(name: str, value: object) -> object:
     """The value that a parameter of a lesson gets here."""
     if "steps" in name:
-        return FEW_STEPS
-    return max(min(value, 20), value // 50) if name.startswith("n_") else value
+        return 10
+    return max(min(value, 8), value // 50) if name.startswith("n_") else value
 
 
 def run(name: str, tree: str = "notebooks") -> str:

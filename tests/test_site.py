@@ -1,7 +1,8 @@
 """The website: both trees are built once, with warnings as errors, and read as a visitor would."""
 
+import contextlib
 import html
-import importlib
+import importlib.util
 import inspect
 import pkgutil
 import re
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+import typer
 
 import coursework
 from coursework.exercises.engine import lesson_exercises
@@ -290,21 +292,36 @@ def test_a_wrong_link_is_named(linker, target):
         linker.rewrite(f"[a]({target})", "README.md", "index.md")
 
 
-def test_a_site_is_not_replaced_by_one_with_a_dead_link(sites, tree):
+def test_a_link_that_leads_nowhere_is_refused(tree):
     guide = tree / "docs" / "a_guide.md"
-    before, marker = guide.read_text(), sites["notebooks"] / "marker"
-    marker.touch()
-    try:
-        guide.write_text("# A guide\n\nTo [a section](#nowhere).\n")
-        done = build(tree, "--tree", "notebooks")
-        assert done.returncode == 1
-        assert "nowhere" in done.stderr
-        guide.write_text("# A guide\n\nTo [a page](gone.md).\n")
-        done = build(tree, "--tree", "notebooks")
-        assert (done.returncode, done.stderr) == (2, "coursework: docs/a_guide.md: the link gone.md leads nowhere\n")
-    finally:
-        guide.write_text(before)
-    assert marker.exists()
+    before = guide.read_text()
+    guide.write_text("# A guide\n\nTo [a page](gone.md).\n")
+    done = build(tree, "--tree", "notebooks")
+    guide.write_text(before)
+    assert (done.returncode, done.stderr) == (2, "coursework: docs/a_guide.md: the link gone.md leads nowhere\n")
+
+
+@pytest.mark.parametrize("anchor", ["here", "nowhere"])
+def test_a_site_is_not_replaced_by_one_with_a_dead_anchor(tmp_path, monkeypatch, capsys, anchor):
+    """Sphinx is out of the way: it gives a page with this link."""
+    spec = importlib.util.spec_from_file_location("site_build", ROOT / "site" / "build.py")
+    builder = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(builder)
+
+    def sphinx(options):
+        Path(options[-1]).mkdir(parents=True)
+        Path(options[-1], "index.html").write_text(f'<p id="here"><a href="#{anchor}">a section</a></p>')
+
+    for name in ("solutions", "notebooks", "former"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "former" / "marker").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(builder, "make_sources", lambda *args, **options: None)
+    monkeypatch.setattr(builder, "build_main", sphinx)
+    with pytest.raises(typer.Exit) if anchor == "nowhere" else contextlib.nullcontext():
+        builder.build("notebooks", out=tmp_path / "former")
+    assert (tmp_path / "former" / "marker").exists() == (anchor == "nowhere")
+    assert ("#nowhere" in capsys.readouterr().err) == (anchor == "nowhere")
 
 
 def test_an_unknown_tree_is_refused(tree):
