@@ -51,6 +51,8 @@ class Commands(typer.core.TyperGroup):
     it prints.
     """
 
+    last_words = "interrupted"
+
     def main(self, args: Sequence[str] | None = None, **options: Any) -> NoReturn:
         """Runs a command and exits."""
         mend_streams()
@@ -60,6 +62,8 @@ class Commands(typer.core.TyperGroup):
         except typer.TyperException as error:  # of the parser
             tell(" ".join(error.format_message().split()))
             status = REFUSED
+        if status == INTERRUPTED:  # in the command, or before it was known
+            tell(self.last_words)
         sys.exit(status)
 
     def invoke(self, ctx: typer.Context) -> Any:
@@ -70,7 +74,7 @@ class Commands(typer.core.TyperGroup):
             sys.stdout.flush()
             return result
         except KeyboardInterrupt as stop:
-            tell(str(stop) or "interrupted")
+            self.last_words = str(stop) or self.last_words
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             print_no_more()

@@ -135,7 +135,7 @@ def reset(name: Annotated[str, typer.Argument(help="the lesson, by number or nam
     try:
         path, kept = running.reset(here(), name)
     except (running.RunError, publishing.PublishError) as error:
-        refuse(str(error))
+        refuse(*str(error).split("\n"))
     print(f"{path.relative_to(Path.cwd())} is fresh" + (f"; yours is now {kept.name}" if kept else ""))
 
 

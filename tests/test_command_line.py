@@ -268,6 +268,15 @@ def test_streams_at_their_worst(tmp_path, shell, status, output):
     assert (done.returncode, done.stdout) == (status, output)
 
 
+def test_an_interrupt_while_a_line_is_parsed_is_one_line(tiny, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_command_line.Commands, "make_context", interrupted)
+    result = CliRunner().invoke(tiny, ["talk", "1"])
+    assert (result.exit_code, result.stderr) == (130, "coursework: interrupted\n")
+
+
 def test_an_interrupt_while_the_program_is_loaded_is_one_line(monkeypatch, capsys):
     class Loading(types.ModuleType):
         def __getattr__(self, name):
