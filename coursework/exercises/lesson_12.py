@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from coursework.exercises.draws import normal, uniform
+from coursework.exercises.draws import count, normal, number, sizes, uniform
 from coursework.exercises.engine import Exercise, Misconception
-from coursework.exercises.observers import value_and_gradient
+from coursework.exercises.observers import own_numbers, steady, value_and_gradient
 
 Two = tuple[Tensor, Tensor]
 
@@ -39,9 +39,10 @@ def _mix(alpha_bar: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
 
 
 def _draw_jump(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    betas = uniform(generator, 7, low=0.03, high=0.1)
-    t = torch.cat([torch.zeros(1).long(), 1 + torch.randperm(6, generator=generator)[:4]])  # 0: where t - 1 wraps
-    return betas, 1 + normal(generator, 5, 3), t, normal(generator, 5, 3)
+    (b, d), n = sizes(generator), count(generator, 5, 12)
+    t = torch.randint(n, (b,), generator=generator)
+    t[1:2] = 0  # where t - 1 wraps
+    return uniform(generator, n, low=0.03, high=0.1), 1 + normal(generator, b, d), t, normal(generator, b, d)
 
 
 JUMP = Exercise(
@@ -49,7 +50,13 @@ JUMP = Exercise(
     title="many steps at once",
     reference=jump,
     draw=_draw_jump,
+    observe=steady(),
     misconceptions=(
+        own_numbers("noise", jump),
+        Misconception(
+            "both roots are missing: alpha_bar is a squared factor, and 1 - alpha_bar a variance.",
+            lambda betas, x0, t, noise: (lambda a: a * x0 + (1 - a) * noise)(torch.cumprod(1 - betas, 0)[t][:, None]),
+        ),
         Misconception(
             "the product is over 1 - beta, the factors that keep the signal; yours is over beta itself.",
             lambda betas, x0, t, noise: _mix(torch.cumprod(betas, 0)[t], x0, noise),
@@ -126,7 +133,8 @@ def posterior(x0: Tensor, x_t: Tensor, beta: Tensor, before: Tensor) -> Two:
 
 def _draw_posterior(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     beta, before = uniform(generator, low=0.1, high=0.45), uniform(generator, low=0.55, high=0.9)
-    return 1 + normal(generator, 5, 3), normal(generator, 5, 3), beta, before
+    b, d = sizes(generator)
+    return 1 + normal(generator, b, d), normal(generator, b, d), beta, before
 
 
 def _weights(data: Callable, noisy: Callable) -> Callable[..., Two]:
@@ -268,7 +276,8 @@ def _draw_kl(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tens
     beta, before = uniform(generator, low=0.1, high=0.45), uniform(generator, low=0.4, high=0.8)
     small, v = beta * (1 - before) / (1 - before * (1 - beta)), uniform(generator, low=0.5, high=0.9)
     variance = beta**v * small ** (1 - v)
-    return normal(generator, 5, 3), normal(generator, 5, 3), beta, before, variance
+    b, d = sizes(generator)
+    return normal(generator, b, d), normal(generator, b, d), beta, before, variance
 
 
 def _reversed_kl(noise: Tensor, prediction: Tensor, beta: Tensor, before: Tensor, variance: Tensor) -> Tensor:
@@ -307,7 +316,9 @@ KL = Exercise(
     title="one term of the bound",
     reference=kl_term,
     draw=_draw_kl,
+    observe=steady(),
     misconceptions=(
+        own_numbers("noise", kl_term),
         Misconception(
             "the term of the variances is missing. It is zero only where the model's variance is the posterior's.",
             _error,
@@ -406,18 +417,20 @@ def _noise_like(x0: Tensor, generator: Generator) -> Tensor:
 
 
 def _draw_simple(generator: Generator) -> tuple[NoiseModel, Tensor, Tensor, Tensor, Generator]:
-    model = NoiseModel(0.5 * normal(generator, 3, 3), normal(generator, 3), 0.3 * normal(generator, 3))
-    alpha_bar = torch.cumprod(1 - uniform(generator, 7, low=0.1, high=0.4), 0)
-    x0, t = 1 + normal(generator, 5, 3), torch.randint(7, (5,), generator=generator)
-    seed = int(torch.randint(10_000, (), generator=generator))
-    return model, alpha_bar, x0, t, Generator().manual_seed(seed)
+    (b, d), n = sizes(generator), count(generator, 5, 12)
+    model = NoiseModel(0.5 * normal(generator, d, d), normal(generator, d), 0.3 * normal(generator, d))
+    alpha_bar = torch.cumprod(1 - uniform(generator, n, low=0.1, high=0.4), 0)
+    x0, t = 1 + normal(generator, b, d), torch.randint(n, (b,), generator=generator)
+    return model, alpha_bar, x0, t, Generator().manual_seed(count(generator, 0, 10_000))
 
 
 def _observe_loss(attempt: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, Any]:
-    """Value and gradient, and a word where the noise came from elsewhere."""
+    """Value and gradient, and a word where the noise came from elsewhere; the generator is set back."""
     generator = args[-1]
     before, seen = generator.get_state(), value_and_gradient(attempt, args)
-    if torch.equal(before, generator.get_state()):
+    drawn = not torch.equal(before, generator.get_state())
+    generator.set_state(before)
+    if not drawn:
         raise ValueError("nothing is drawn from `generator`; is the noise torch.randn(..., generator=generator)?")
     return dict(seen)
 
@@ -447,8 +460,9 @@ SIMPLE = Exercise(
     title="the loss that is stuck at 1",
     reference=simple_loss,
     draw=_draw_simple,
-    observe=_observe_loss,
+    observe=steady(_observe_loss),
     misconceptions=(
+        own_numbers("generator", simple_loss),
         Misconception(
             "this is the bug: the target is a second draw, and x_t knows nothing of it. The best prediction of independent noise "
             "is 0, and the loss is stuck at 1. Draw once, use it twice.",
@@ -535,8 +549,8 @@ def _ddim(
 def _draw_ddim(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, float, Tensor]:
     # In these ranges the roots of the usual mistakes stay real: 1 - later > s, for one.
     now, later = uniform(generator, low=0.15, high=0.5), uniform(generator, low=0.55, high=0.7)
-    eta = float(uniform(generator, low=0.3, high=0.5))
-    return normal(generator, 5, 3), normal(generator, 5, 3), now, later, eta, normal(generator, 5, 3)
+    (b, d), eta = sizes(generator), number(generator, 0.3, 0.5)
+    return normal(generator, b, d), normal(generator, b, d), now, later, eta, normal(generator, b, d)
 
 
 def _ddim_with(rest: Callable, spread: Callable) -> Callable[..., Tensor]:
@@ -555,7 +569,9 @@ DDIM = Exercise(
     title="one DDIM step",
     reference=ddim_step,
     draw=_draw_ddim,
+    observe=steady(),
     misconceptions=(
+        own_numbers("z", ddim_step),
         Misconception(
             "you keep all the old noise, sqrt(1 - later), and add new noise: together they are too much. The variances of both "
             "must add up to 1 - later.",
@@ -649,7 +665,7 @@ def ddim_levels(alpha_bar: Tensor, n_steps: int) -> Two:
 
 
 def _draw_levels(generator: Generator) -> tuple[Tensor, int]:
-    n_steps, stride = (int(torch.randint(low, high, (), generator=generator)) for low, high in ((4, 8), (3, 7)))
+    n_steps, stride = count(generator, 3, 12), count(generator, 3, 9)
     return torch.cumprod(1 - uniform(generator, n_steps * stride, low=0.02, high=0.2), 0), n_steps
 
 
@@ -756,8 +772,9 @@ def min_snr_weights(alpha_bar: Tensor, gamma: float) -> tuple[Tensor, Tensor, Te
 
 
 def _draw_weights(generator: Generator) -> tuple[Tensor, float]:
-    low, high = uniform(generator, 3, low=0.1, high=0.55), uniform(generator, 2, low=0.9, high=0.97)
-    return torch.cat([low, high]), float(uniform(generator, low=2.0, high=6.0))
+    low = uniform(generator, count(generator, 1, 6), low=0.1, high=0.55)
+    high = uniform(generator, count(generator, 1, 6), low=0.9, high=0.97)
+    return torch.cat([low, high]), number(generator, 2.0, 6.0)
 
 
 def _weights_of(noise: Callable, data: Callable, velocity: Callable) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
