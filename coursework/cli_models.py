@@ -57,7 +57,7 @@ def train(
 ) -> None:
     """Train a model. The same command again goes on with a run that was stopped.
 
-    On several GPUs or processes: torchrun --standalone --nproc-per-node 2 -m coursework.cli train ...
+    On several GPUs or processes: torchrun --standalone --nproc-per-node 2 -m coursework train ...
     """
     from coursework import training
 
@@ -155,7 +155,7 @@ def evaluate(
 ) -> None:
     """Compare a trained model's samples with real images.
 
-    On several processes: torchrun --standalone --nproc-per-node 2 -m coursework.cli evaluate NAME -n 1000
+    On several processes: torchrun --standalone --nproc-per-node 2 -m coursework evaluate NAME -n 1000
     """
     from coursework import evaluation, training
 

@@ -194,6 +194,15 @@ def test_no_lock_is_a_problem_with_its_mend(tmp_path):
     assert environment.lock_finding(tmp_path).mend == "git checkout requirements.lock"
 
 
+@pytest.mark.parametrize("lock", [b"\xe9", b"not a requirement!", b"unpinned", None])
+def test_a_lock_that_cannot_be_read_is_a_problem_with_its_mend(tmp_path, lock):
+    path = tmp_path / "requirements.lock"
+    path.mkdir() if lock is None else path.write_bytes(lock)
+    finding = environment.lock_finding(tmp_path)
+    assert (finding.status, finding.mend) == ("problem", "git checkout requirements.lock")
+    assert finding.text.startswith("requirements.lock cannot be read: ")
+
+
 @pytest.mark.parametrize("version", [(3, 10, 13), (3, 14, 0)])
 def test_another_python_is_a_problem_with_its_mend(monkeypatch, version):
     monkeypatch.setattr(sys, "version_info", version)
@@ -228,6 +237,7 @@ def test_little_memory_is_a_note(monkeypatch):
 
 
 def test_lessons_that_are_out_of_date_are_problems_with_their_mend(monkeypatch, tmp_path):
+    (tmp_path / "solutions").mkdir()
     monkeypatch.setattr(publishing, "outdated", lambda root: ["01: missing", "02: changed"])
     findings = environment.tree_findings(tmp_path)
     assert [finding.text for finding in findings] == ["lessons: 01: missing", "lessons: 02: changed"]
@@ -237,6 +247,7 @@ def test_lessons_that_are_out_of_date_are_problems_with_their_mend(monkeypatch, 
 
 
 def test_lessons_that_cannot_be_read_are_a_problem(tmp_path):
+    (tmp_path / "solutions").mkdir()
     [finding] = environment.tree_findings(tmp_path)
     assert finding.status == "problem"
     assert finding.mend

@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from coursework import publishing, running
 from coursework.publishing import (
     PublishError,
     digest,
@@ -76,7 +77,7 @@ def test_any_changed_character_is_noticed(root, tree):
     pick = random.Random(1)
     path = root / tree / f"{LESSON}.ipynb"
     original = path.read_bytes()
-    for _ in range(12):
+    for _ in range(4):
         notebook = nbformat.read(path, as_version=4)
         cell = pick.choice([c for c in notebook.cells if c.source])
         at = pick.randrange(len(cell.source))
@@ -224,6 +225,61 @@ def test_a_broken_source_is_one_clear_line(root):
     (root / "solutions" / f"{LESSON}.ipynb").write_text('{"cells": [')
     with pytest.raises(PublishError, match=f"{LESSON}.ipynb: "):
         student_text(root, LESSON)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"\xe9",
+        b'{"cells": [{"cell_type": "code", "id": null}], "nbformat": 4, "nbformat_minor": 5, "metadata": {}}',
+        None,
+    ],
+)
+def test_one_broken_source_names_itself_beside_the_others_and_nothing_is_written(root, content):
+    broken = root / "solutions" / "00_broken.ipynb"
+    broken.mkdir() if content is None else broken.write_bytes(content)
+    change(root, no_role)
+    before = {path: path.read_bytes() for path in (root / "notebooks").iterdir()}
+    with pytest.raises(PublishError) as caught:
+        publish(root)
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("00_broken.ipynb: ")
+    assert second.startswith(f"{LESSON}.ipynb: ")
+    assert "role is None" in second
+    assert {path: path.read_bytes() for path in (root / "notebooks").iterdir()} == before
+
+
+@pytest.mark.parametrize("odd", [{"coursework": "a text"}, {"coursework": {"role": ["x"]}}, {"nbgrader": 7}])
+def test_odd_metadata_are_a_problem_of_that_source(root, odd):
+    change(root, lambda notebook: notebook.cells[3].metadata.update(odd))
+    with pytest.raises(PublishError, match=f"{LESSON}.ipynb: "):
+        publish(root)
+
+
+@pytest.mark.parametrize("content", [b"\xe9", b"", b"null"])
+def test_what_a_learner_left_broken_is_kept_beside_the_fresh_copy(root, content):
+    path = root / "notebooks" / f"{LESSON}.ipynb"
+    path.write_bytes(content)
+    assert outdated(root)
+    assert publish(root) == [path]
+    assert path.with_name(f"{LESSON}.mine-1.ipynb").read_bytes() == content
+    assert out_of_sync(root) == []
+
+
+def test_where_the_fresh_copy_cannot_be_written_the_old_one_stays(root, monkeypatch):
+    path = root / "notebooks" / f"{LESSON}.ipynb"
+    path.write_text("my work")
+
+    def full(path, text):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(publishing, "write_atomically", full)
+    for write in (lambda: publish(root), lambda: running.reset(root, "01")):
+        with pytest.raises(OSError, match="No space left on device"):
+            write()
+        assert [(p.name, p.read_text()) for p in path.parent.iterdir()] == [(path.name, "my work")]
 
 
 def test_a_notebook_without_a_source_is_reported(root):

@@ -15,7 +15,9 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
+from coursework import notebook_files
 from coursework._files import write_atomically
+from coursework.environment import first_line
 from coursework.publishing import KERNEL
 
 FORMAT = {"extension": ".py", "format_name": "percent"}
@@ -73,14 +75,17 @@ def _nbgrader(role: str, exercise: str) -> dict:
 
 
 def main(verb: str, name: str) -> None:
-    """Run one of the two verbs on the course tree in the current directory."""
+    """Run one of the two verbs on the course tree in the current directory.
+
+    Raises NotebookError, OSError or ValueError, and writes nothing, for what cannot be read, parsed or written.
+    """
     source, text = Path("solutions", f"{name}.ipynb"), Path("build/edit", f"{name}.py")
     if verb == "open":
-        write_atomically(text, open_lesson(nbformat.read(source, as_version=4)))
+        write_atomically(text, open_lesson(notebook_files.read(source)))
         print(f"edit {text}, then: python tools/edit_lesson.py save {name}")
     elif verb == "save":
-        before = nbformat.read(source, as_version=4) if source.exists() else None
-        write_atomically(source, nbformat.writes(save_lesson(text.read_text(encoding="utf-8"), before)) + "\n")
+        before = notebook_files.read(source) if source.exists() else None
+        notebook_files.write(source, save_lesson(text.read_text(encoding="utf-8"), before))
         print(f"wrote {source}")
     else:
         raise SystemExit(__doc__)
@@ -89,4 +94,7 @@ def main(verb: str, name: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         raise SystemExit(__doc__)
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except (OSError, ValueError, nbformat.ValidationError) as error:
+        raise SystemExit(f"{sys.argv[2]}: {first_line(error)}") from None
