@@ -28,12 +28,14 @@ FOUND = {
     "chromium": lambda: CHROMIUM is not None,
     "fashion-mnist": lambda: files.find("fashion-mnist") is not None,
     "gpu": torch.cuda.is_available,
+    "make": lambda: shutil.which("make") is not None,
     "namespaces": _namespaces,
 }
 REASONS = {
     "chromium": "no Chromium found (Debian: apt install chromium)",
     "fashion-mnist": "no Fashion-MNIST found (Debian: apt install dataset-fashion-mnist)",
     "gpu": "no GPU here",
+    "make": "there is no make here",
     "namespaces": "this system allows no namespaces, which shut learners' code in",
 }
 

@@ -385,7 +385,7 @@ def test_what_needs_the_solutions_says_so(command, students_tree):
     assert "is not a course tree (solutions/ missing)" in result.stderr
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+@pytest.mark.needs("make")
 def test_make_lab_opens_the_first_lesson_that_is_there(students_tree):
     done = subprocess.run(["make", "-n", "lab"], cwd=students_tree, capture_output=True, text=True, check=True)
     assert f"default_url=/lab/tree/notebooks/{NAME}.ipynb" in done.stdout

@@ -16,7 +16,7 @@ from tests import needs
 ROOT = Path(__file__).parent.parent
 HIDE = f"""
 [ ! -d {files.SYSTEM_FOLDER} ] || mount -t tmpfs none {files.SYSTEM_FOLDER}
-for name in chromium chromium-browser google-chrome; do
+for name in chromium chromium-browser google-chrome make; do
     path=$(command -v $name) && mount --bind /dev/null "$(readlink -f "$path")"
 done
 echo 0 > /proc/sys/user/max_user_namespaces
@@ -30,7 +30,7 @@ def test_what_needs_something_is_skipped_with_the_reason_and_fails_in_ci(tmp_pat
     """In namespaces that hide everything; the CI of this run cannot have a browser and no namespaces."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COURSEWORK_")}
     environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
-    environment |= {"COURSEWORK_CI": "1", "COURSEWORK_WITHOUT": "chromium namespaces"}
+    environment |= {"COURSEWORK_CI": "1", "COURSEWORK_WITHOUT": "chromium make namespaces"}
     pytest_here = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={tmp_path / 'report.xml'}"]
     command = [*needs.NAMESPACES, "sh", "-c", HIDE, "sh", *pytest_here, "-m", "needs", *map(str, MARKED)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -51,9 +51,9 @@ def test_in_ci_everything_is_demanded_but_a_gpu_and_what_it_says_it_cannot_have(
     assert demanded() == set()
     monkeypatch.setenv("COURSEWORK_CI", "1")
     monkeypatch.delenv("COURSEWORK_WITHOUT", raising=False)
-    assert demanded() == {"chromium", "fashion-mnist", "namespaces"}
+    assert demanded() == {"chromium", "fashion-mnist", "make", "namespaces"}
     monkeypatch.setenv("COURSEWORK_WITHOUT", "namespaces")
-    assert demanded() == {"chromium", "fashion-mnist"}
+    assert demanded() == {"chromium", "fashion-mnist", "make"}
 
 
 def test_a_test_that_does_not_say_so_sees_no_fashion_mnist():
