@@ -28,6 +28,11 @@ def student_name(folder: str) -> str:
     return name if len(name.encode()) <= LONGEST else distinct(name, name)
 
 
+def is_name(text: str) -> bool:
+    """Whether a text is what `student_name` can give."""
+    return text.isprintable() and "/" not in text and text.strip(" ") == text and text not in ("", ".", "..")
+
+
 def _escaped(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # a byte that is no UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"

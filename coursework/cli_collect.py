@@ -67,7 +67,5 @@ def summary(done: Collection, dry: bool) -> str:
     """What was done, in numbers."""
     students = len({row.login for row in done.rows if row.login and row.file})
     verb = "would be" if dry else "were"
-    counts = (
-        f"{done.new} {verb} collected, {len(done.newer)} {verb} replaced by newer ones, {done.unchanged} are unchanged"
-    )
-    return f"notebooks of {students} students: {counts}; notes: {len(done.notes)}"
+    numbers = f"{done.new} {verb} collected, {len(done.newer)} {verb} replaced by newer, {done.unchanged} are as before"
+    return f"students: {students}; notebooks: {numbers}; notes: {len(done.notes)}"

@@ -14,11 +14,13 @@ import pytest
 from typer.testing import CliRunner
 
 from coursework.cli import app
-from coursework.grading import archives, collecting, finding, handin
+from coursework.grading import archives, classroom, collecting, finding, handin
 from coursework.grading.archives import Archive, ArchiveError
 from coursework.grading.class_list import ClassList, Person
 from coursework.grading.collected import TABLE, read_table
 from coursework.grading.collecting import CollectError
+from coursework.grading.marking import Mark
+from coursework.grading.records import Record
 from tests.test_grading_finding import BLANK, COURSE, FULL, HALF, LANGEVIN, NAMES, SCORE, SLICED, notebook, put
 
 X = "03_sliced_score_matching.ipynb"
@@ -472,8 +474,8 @@ def test_folders_of_any_name_are_collected(place):
     assert all(re.fullmatch(r"[\w @.-]+", student) for student, _ in place.tree)
     assert all(note.isprintable() for note in done.notes)
     text = (place.out / TABLE).read_text(encoding="utf-8")
-    assert len(list(csv.reader(io.StringIO(text)))) == len(NAMES) + 1
-    assert not re.search(r"(^|,)[=+@-]", text, re.MULTILINE)
+    assert len(rows_of(place.out / TABLE)) == len(NAMES) + 1
+    assert not re.search(r"(^|[,;])[=+@-]", text, re.MULTILINE)
 
 
 def test_special_files_in_a_folder_are_noted(place):
@@ -508,7 +510,46 @@ def test_a_folder_that_cannot_be_made_is_a_note(place):
     assert "not collected: " in done.notes[0]
 
 
+# -- from the system to the tables -----------------------------------------------------------------------------------
+
+
+def passed(tasks, *options):
+    """Records in which every exercise has passed, without a sandbox."""
+    for task in tasks:
+        marks = tuple(Mark(exercise, "passed") for exercise in task.lesson.functions)
+        yield Record(task.submission, marks, (), task.digest, task.fingerprint)
+
+
+def test_everybody_has_a_row_in_every_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(classroom, "grade_here", passed)
+    solved = (ROOT / "solutions" / "00_start_here.ipynb").read_bytes()
+    names = ("leeann_17_1_x.ipynb", "kayben_18_3_x.py", "b\x1b<i>_19_4_x.ipynb", "=1_20_5_x.ipynb")
+    (tmp_path / "canvas.zip").write_bytes(zipped(*((name, solved) for name in names)))
+    (tmp_path / "list.csv").write_text("login,name\nal1,Ann Lee\nbk,Ben Kay\ncx,Cleo X\n")
+    students = ("--students", tmp_path / "list.csv")
+    assert call("collect", tmp_path / "canvas.zip", "--out", tmp_path / "in", *students).exit_code == 0
+    result = call("grade", tmp_path / "in", "--out", tmp_path / "out", "--lesson", "0", *students)
+    assert result.exit_code == 0, result.output
+    tables = {path.stem: rows_of(path) for path in (tmp_path / "out").glob("*.csv")}
+    everybody = ["'=1", "al1", "b\\x1b<i>", "bk", "cx"]
+    assert sorted(row[0] for row in tables["totals"][1:]) == everybody
+    assert sorted(row[0] for row in tables["marks"][1:]) == everybody
+    marks = {row[0]: (row[3], row[7], row[8]) for row in tables["marks"]}
+    assert marks["bk"] == ("nothing handed in", "an empty folder", "nothing handed in")
+    assert marks["cx"] == ("nothing handed in", "no folder of this name", "nothing handed in")
+    rows = (("al1", "17"), ("bk", "18"), ("cx", ""))
+    assert [row[:5] for row in tables["canvas"][2:]] == [[login, number, "", login, ""] for login, number in rows]
+    assert [row[0] for row in tables["notes"] if "no table for import" in row[2]] == ["'=1", "b\\x1b<i>"]
+    assert ["b\\x1b<i>", "", "is nobody on the class list"] in tables["notes"]
+    assert (result.stdout + result.stderr).replace("\n", "").isprintable()
+
+
 # -- the command -----------------------------------------------------------------------------------------------------
+
+
+def rows_of(path):
+    return list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
 
 
 def call(*arguments):
@@ -525,7 +566,9 @@ def test_the_command_says_what_it_did(tmp_path, monkeypatch):
     result = call("collect", tmp_path / "m.zip", "--course", tmp_path / "ps1", "--students", tmp_path / "list.csv")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "ps1" / "submitted" / "al1" / SLICED.name / X).read_bytes() == solved
-    assert "notebooks of 1 students: 1 were collected, 0 were replaced by newer ones, 0 are unchanged" in result.stdout
+    assert (
+        "students: 1; notebooks: 1 were collected, 0 were replaced by newer, 0 are as before; notes: 1" in result.stdout
+    )
     assert "note: x\\x1b[2J.ipynb: belongs to no lesson" in result.stderr
     assert "note: nothing from 1 of the class list: bk" in result.stderr
 

@@ -2,10 +2,12 @@
 
 import csv
 import io
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 TABLE = "collected.csv"  # beside the students' folders
+FORMULA = re.compile(r"^'(?=[=+\-@＝＋－＠])")  # what was put to a cell that would be one
 NOTHING, LATE = "nothing handed in", "late"
 
 
@@ -37,7 +39,7 @@ def read_table(path: Path) -> list[Row]:
     """The rows of a collected.csv, none where there is none or it is another table."""
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
-        return [Row(**{column.name: row[column.name] or "" for column in fields(Row)}) for row in rows]
+        return [Row(**{c.name: FORMULA.sub("", row[c.name] or "") for c in fields(Row)}) for row in rows]
     except (OSError, ValueError, KeyError, csv.Error):
         return []
 

@@ -235,7 +235,7 @@ def _finish(done: Collection, before: Sequence[Row], people: ClassList | None) -
     here = {(harmless(row.source), harmless(row.file), row.lesson) for row in done.rows}
     replaced = {(row.folder, row.lesson) for row in done.rows if row.counts}
     for row in before:
-        if row.file and (row.source, row.file, row.lesson) not in here:
+        if row.file and (harmless(row.source), harmless(row.file), row.lesson) not in here:
             gone = row.counts and (row.folder, row.lesson) in replaced
             done.rows.append(replace(row, note="replaced by what was collected later") if gone else row)
     there = {row.login for row in done.rows if row.counts}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from coursework._names import same, shown, student_name
+from coursework._names import is_name, same, shown, student_name
 from coursework.grading import handin
 from coursework.grading.class_list import ClassList
 from coursework.grading.collected import Row, known_folders
@@ -198,11 +198,10 @@ def _by_student(homes: Sequence[Home], people: ClassList | None, known: Mapping[
     names = [home.path.name for home in homes]
     for home in homes:
         own = home.path.name
-        login = known[own].login if own in known and "\\" not in known[own].login else ""
+        login = known[own].login if own in known and is_name(known[own].login) else ""
         twice = names.count(own) > 1  # in two sections
-        name = f"{home.path.parent.name} {own}" if twice else login or own
-        student = person_of(login or own, people) or student_name(name)
-        found.setdefault(student, []).append(home)
+        name = login or student_name(f"{home.path.parent.name} {own}" if twice else own)
+        found.setdefault(person_of(login or own, people) or name, []).append(home)
     return found
 
 

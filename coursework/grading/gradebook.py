@@ -25,7 +25,7 @@ from coursework.grading.finding import Note
 from coursework.grading.handin import HandInError, Lesson
 from coursework.grading.points import Points
 from coursework.grading.records import Record, Records
-from coursework.grading.release import AssignError, course_api, programs_of_this_python
+from coursework.grading.release import AssignError, check_place, course_api, programs_of_this_python
 from coursework.grading.standing import Grade, Standing, earned
 
 
@@ -35,6 +35,10 @@ class GradebookError(ValueError):
 
 def check_course(course: Path, lessons: Iterable[Lesson]) -> None:
     """Raises GradebookError unless the folder is a course directory in which these lessons are assigned."""
+    try:
+        check_place(course)
+    except AssignError as error:
+        raise GradebookError(str(error)) from None
     if not (course / "nbgrader_config.py").is_file() or not (course / "gradebook.db").is_file():
         raise GradebookError(f"{course} is no course directory: `coursework assign` makes one")
     missing = [lesson.name for lesson in lessons if not _released(course, lesson.name).is_file()]

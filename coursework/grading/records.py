@@ -134,7 +134,8 @@ class Records:
         except FileNotFoundError:
             return Intake([], [], {}, [])
         missing = {(student, lesson): reason for student, lesson, reason in content["missing"]}
-        return Intake([], content["students"], missing, [Note(**note) for note in content["notes"]])
+        notes = [Note(**note) for note in content["notes"]]
+        return Intake([], content["students"], missing, notes, content.get("canvas", {}))
 
     def keep_found(self, intake: Intake, lessons: Collection[str], *, everybody: bool = True) -> None:
         """Keep what was found of some students and lessons; what was known of others stays.
@@ -149,5 +150,6 @@ class Records:
             "students": sorted({*before.students, *intake.students}),
             "missing": [[*key, why] for key, why in sorted(missing.items())],
             "notes": [asdict(note) for note in [*notes, *intake.notes]],
+            "canvas": {**before.canvas, **intake.canvas},
         }
         write_atomically(self.folder / "found.json", json.dumps(content, indent=1) + "\n")

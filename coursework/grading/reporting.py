@@ -62,7 +62,7 @@ def report(
                     pages.append(_page(record, standing, book))
     remarks = [Note(r.submission.student, r.submission.lesson, text) for r in records for text in r.remarks]
     done.paths += write_tables(kept.folder, names, lessons, records, standings, found)
-    imports, without_login = lms.write_imports(kept.folder, names, lessons, standings)
+    imports, without_login = lms.write_imports(kept.folder, names, lessons, standings, found.canvas)
     done.notes += without_login
     known = [*found.notes, *remarks]
     done.paths += [write_notes(kept.folder, [*known, *done.notes]), *imports]

@@ -51,7 +51,7 @@ def mark_rows(
     rows = {(r.submission.student, r.submission.lesson): [*_rows_of(r, standings, flags)] for r in records}
     for lesson, most in worth_of(lessons, standings).items():
         for student in {student for student, missed in found.missing if missed == lesson}:
-            nothing = student, lesson, "", NOTHING, 0, number(most), "", found.missing[student, lesson], "", ""
+            nothing = student, lesson, "", NOTHING, 0, number(most), "", found.missing[student, lesson], NOTHING, ""
             rows.setdefault((student, lesson), [nothing])
     for _, own in sorted(rows.items()):
         yield from own
