@@ -9,7 +9,7 @@ from coursework.grading import handin
 from coursework.grading.rebuilding import without_html
 from coursework.grading.wire import BadAnswer, _value
 
-LESSON = handin.Lesson("03_sliced_score_matching", {"3.4": "ssm_loss"})
+LESSON = handin.Lesson("03_sliced_score_matching", {"3.4": "ssm_loss"}, {}, {"3.3": "Derive it."})
 
 
 def cell(source, name="exercise-3-4"):
@@ -30,7 +30,7 @@ def test_a_notebook_of_too_many_cells_is_not_graded():
 def test_a_long_derivation_is_cut_off_and_says_so():
     def answer(text):
         written = {"cell_type": "markdown", "source": text, "metadata": {"nbgrader": {"grade_id": "derivation-3-3"}}}
-        return handin.parse(json.dumps({"cells": [written]}).encode(), LESSON).answers["derivation-3-3"].text
+        return handin.parse(json.dumps({"cells": [written]}).encode(), LESSON).answers["3.3"].text
 
     assert answer("[" * 20_000) == "[" * 20_000
     assert answer("[" * 20_001) == "[" * 20_000 + "\n\n(Cut off here, after 20,000 characters.)"

@@ -17,6 +17,7 @@ from coursework.grading.pictures import LARGEST, MOST
 from coursework.grading.rebuilding import rebuilt
 from coursework.grading.release import derivation_cells
 from coursework.grading.stripping import without_outputs
+from coursework.grading.writing import Written
 
 (DERIVATION,) = of_lesson(3)
 NAME = DERIVATION.grade_id
@@ -26,6 +27,7 @@ LESSON = Lesson(
     "03_sliced_score_matching",
     {"3.3": "trace_variance", "3.4": "ssm_loss"},
     {handin.digest(source): "lesson" for source in (CODE, TEXT, NEXT)},
+    {"3.3": DERIVATION.prompt},
 )
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -72,7 +74,7 @@ FOUND = {
     "the cell moved away": ([PROMPT, text(NEXT), text("mine", NAME)], "mine", ""),
     "far away, no mark": ([PROMPT, BLANK, text(NEXT), text("mine")], "mine", "its place is empty"),
     "the prompt deleted": ([text("mine", NAME)], "mine", ""),
-    "prompt and mark deleted": ([text("mine")], "mine", "its place is empty"),
+    "prompt and mark deleted": ([text("mine")], "mine", ""),
 }  # fmt: skip
 
 
@@ -80,26 +82,27 @@ FOUND = {
 def test_an_answer_is_found_wherever_it_stands(name):
     cells, expected, remark = FOUND[name]
     found = read(*cells)
-    assert found.answers[NAME].text == expected
+    assert found.answers["3.3"].text == expected
     assert remark in " ".join(found.remarks)
     assert bool(remark) == bool(found.remarks)
 
 
 def test_nothing_written_is_no_answer():
-    assert read(PROMPT, BLANK).answers == {}
+    assert read().answers == {}
+    assert read(PROMPT, BLANK).answers == {"3.3": Written("")}
     assert read(PROMPT, BLANK).remarks == ()
     missing = read(PROMPT)
-    assert missing.answers == {}
+    assert missing.answers == {"3.3": Written("")}
     assert missing.remarks == ("derivation 3.3: its cell is not in the notebook",)
 
 
 def test_a_changed_prompt_is_shown_with_what_was_typed():
     changed = PROMPT["source"].replace("independent", "dependent")
-    assert "dependent" in read({**PROMPT, "source": f"{changed} mine"}, BLANK).answers[NAME].text
+    assert "dependent" in read({**PROMPT, "source": f"{changed} mine"}, BLANK).answers["3.3"].text
 
 
 def test_a_lessons_text_is_nobodys_answer_though_its_metadata_are_gone():
-    assert read(BARE_PROMPT, BLANK, text(NEXT)).answers == {}
+    assert read(BARE_PROMPT, BLANK, text(NEXT)).answers["3.3"].text == ""
 
 
 def picture(source: str, **attachments: tuple[str, str]) -> handin.HandIn:
@@ -116,13 +119,13 @@ def picture(source: str, **attachments: tuple[str, str]) -> handin.HandIn:
     ],
 )
 def test_a_picture_is_carried_along(source, expected):
-    answer = picture(source, p_png=("image/png", PNG)).answers[NAME]
+    answer = picture(source, p_png=("image/png", PNG)).answers["3.3"]
     assert answer.text == expected
     assert answer.pictures == {"picture-1.png": {"image/png": PNG}}
 
 
 def test_a_picture_in_the_text_itself_becomes_an_attachment():
-    answer = read(PROMPT, text(f"![a](data:image/png;base64,{PNG}) and more", NAME)).answers[NAME]
+    answer = read(PROMPT, text(f"![a](data:image/png;base64,{PNG}) and more", NAME)).answers["3.3"]
     assert answer.text == "![a](attachment:picture-1.png) and more"
     assert answer.pictures == {"picture-1.png": {"image/png": PNG}}
 
@@ -132,7 +135,7 @@ def test_pictures_of_two_cells_with_one_name_stay_two():
         text("![](attachment:image.png)", NAME, attachments={"image.png": {kind: data}})
         for kind, data in (("image/png", PNG), ("image/jpeg", JPEG))
     ]
-    answer = read(PROMPT, *cells).answers[NAME]
+    answer = read(PROMPT, *cells).answers["3.3"]
     assert answer.text == "![](attachment:picture-1.png)\n\n![](attachment:picture-2.jpg)"
     assert list(answer.pictures.values()) == [{"image/png": PNG}, {"image/jpeg": JPEG}]
 
@@ -143,14 +146,14 @@ def test_what_is_no_picture_is_left_out_and_said():
     found = picture(
         "![](attachment:a.png) ![](attachment:gone.png)", a_png=("image/png", svg), b_png=("image/png", large)
     )
-    assert found.answers[NAME].pictures == {}
-    assert "attachment:" not in found.answers[NAME].text
+    assert found.answers["3.3"].pictures == {}
+    assert "attachment:" not in found.answers["3.3"].text
     assert found.remarks == (
         "derivation 3.3: a.png is neither PNG nor JPEG, so it is left out",
         "derivation 3.3: b.png is larger than 5 MB, so it is left out",
     )
     many = picture("", **{f"p{i}_png": ("image/png", PNG) for i in range(MOST + 1)})
-    assert len(many.answers[NAME].pictures) == MOST
+    assert len(many.answers["3.3"].pictures) == MOST
     assert len(many.remarks) == 1
 
 
@@ -158,7 +161,7 @@ def test_what_is_no_picture_is_left_out_and_said():
     "attachments", [5, [], {"a": 5}, {"a": {}}, {"a": {"image/png": None}}, {"a": {"image/png": [1]}}]
 )
 def test_odd_attachments_harm_nothing(attachments):
-    assert read(PROMPT, text("mine", NAME, attachments=attachments)).answers[NAME].text == "mine"
+    assert read(PROMPT, text("mine", NAME, attachments=attachments)).answers["3.3"].text == "mine"
 
 
 # -- the rebuilt notebook ----------------------------------------------------------------------------------------------

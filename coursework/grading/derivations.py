@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from coursework.grading.writing import cell_name
+
 
 @dataclass(frozen=True)
 class Derivation:
@@ -22,7 +24,7 @@ class Derivation:
     @property
     def grade_id(self) -> str:
         """The name of its cell for nbgrader: "derivation-3-3"."""
-        return f"derivation-{self.id.replace('.', '-')}"
+        return cell_name(self.id)
 
 
 DERIVATIONS = (

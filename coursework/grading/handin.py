@@ -26,12 +26,14 @@ class HandInError(ValueError):
 class Lesson:
     """A lesson that can be graded: its notebook's name without .ipynb, and its exercises' function names by id.
 
-    `known` has the role of each of its own cells by the digest of its source (see `digest`): "lesson" or "setup".
+    `known` has the role of each of its own cells by the digest of its source (see `digest`): "lesson" or "setup";
+    `prompts` what its written derivations ask for, by id.
     """
 
     name: str
     functions: Mapping[str, str]
     known: Mapping[str, str] = field(default_factory=dict)
+    prompts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def number(self) -> int:
@@ -52,8 +54,8 @@ class Cell:
 class HandIn:
     """The code cells of a submission, or why they cannot be read.
 
-    `remarks` are for the instructor and the learner; `answers` are the written derivations, by their cells' names for
-    nbgrader.
+    `remarks` are for the instructor and the learner; `answers` are the written derivations by id, "" where one
+    is asked for and nothing is written.
     """
 
     cells: tuple[Cell, ...] = ()
@@ -66,9 +68,15 @@ def course_lessons(root: Path) -> list[Lesson]:
     """The lessons of a course tree that have exercises, in order. Raises PublishError where one cannot be read."""
     from coursework import publishing
 
-    read = [(path.stem, publishing.read(path)) for path in publishing.sources(root)]
-    found = [Lesson(name, functions(notebook), known(notebook)) for name, notebook in read]
+    found = [_lesson(path.stem, publishing.read(path)) for path in publishing.sources(root)]
     return [lesson for lesson in found if lesson.functions]
+
+
+def _lesson(name: str, notebook: Mapping) -> Lesson:
+    from coursework.grading.derivations import of_lesson
+
+    prompts = {derivation.id: derivation.prompt for derivation in of_lesson(int(name[:2]))}
+    return Lesson(name, functions(notebook), known(notebook), prompts)
 
 
 def functions(notebook: Mapping) -> dict[str, str]:
@@ -113,7 +121,7 @@ def parse(data: bytes, lesson: Lesson) -> HandIn:
     cells = [_cell(cell, lesson) for cell in found if cell.get("cell_type") == "code"]
     if sum(len(cell.source) for cell in cells) > LONGEST:
         return HandIn(problem="it holds more than a million characters of code")
-    answers, remarks = written([_part(cell, lesson) for cell in found], lesson.number)
+    answers, remarks = written([_part(cell, lesson) for cell in found], lesson.prompts)
     return HandIn(tuple(cells), remarks=tuple(remarks), answers=answers)
 
 

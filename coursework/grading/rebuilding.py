@@ -12,12 +12,14 @@ from coursework.exercises.report import Box, verdict_box
 from coursework.grading.answers import places
 from coursework.grading.handin import HandIn, Lesson, digest
 from coursework.grading.marking import Mark
+from coursework.grading.writing import cell_name
 
 
 def rebuilt(released: NotebookNode, handed_in: HandIn, lesson: Lesson, marks: Iterable[Mark]) -> NotebookNode:
     """The released notebook with a learner's answers and extra cells, and the outcome as the output of each check."""
     by_exercise = {mark.exercise: mark for mark in marks}
     sources, before, after = _own_cells(released, handed_in, lesson)
+    answers = {cell_name(number): answer for number, answer in handed_in.answers.items() if answer.text}
     cells = []
     for cell in released.cells:
         own, name = cell.metadata.get("coursework", {}), cell.metadata.get("nbgrader", {}).get("grade_id")
@@ -26,9 +28,9 @@ def rebuilt(released: NotebookNode, handed_in: HandIn, lesson: Lesson, marks: It
             cell.source = sources[own["id"]]
         elif own.get("role") == "check" and own["id"] in by_exercise:
             cell.outputs = [output(by_exercise[own["id"]])]
-        elif name in handed_in.answers and cell.metadata.nbgrader.get("solution"):
-            cell.source = without_html(handed_in.answers[name].text)
-            cell.attachments = nbformat.from_dict(handed_in.answers[name].pictures)
+        elif name in answers and cell.metadata.nbgrader.get("solution"):
+            cell.source = without_html(answers[name].text)
+            cell.attachments = nbformat.from_dict(answers[name].pictures)
         cells.append(cell)
     cells += [v4.new_code_cell(text) for text in after]
     released.cells = cells

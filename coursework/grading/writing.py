@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from coursework.grading.derivations import Derivation, of_lesson
 from coursework.grading.pictures import Album
 
 LONGEST = 20_000  # characters of a written derivation; rendering brackets takes their number squared
@@ -35,48 +34,61 @@ class Written:
     pictures: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-def written(parts: Sequence[Part], lesson: int) -> tuple[dict[str, Written], list[str]]:
-    """The answers to a lesson's derivations by their cells' names, none where nothing is written, and remarks."""
+def written(parts: Sequence[Part], prompts: Mapping[str, str]) -> tuple[dict[str, Written], list[str]]:
+    """The answers to derivations, by their ids, and remarks.
+
+    prompts: what each asks for. Where nothing is written the text is empty, or there is no answer if nothing was asked.
+    """
     answers, remarks = {}, []
-    for derivation in of_lesson(lesson):
-        found, remark = _of(parts, derivation)
-        remarks += [remark] if remark else []
-        if found is None:
-            continue
-        answer, refused = found
-        remarks += [f"derivation {derivation.id}: {text}, so it is left out" for text in refused]
-        if answer.text:
-            answers[derivation.grade_id] = answer
+    for number, prompt in prompts.items():
+        answer, notes = _answer(parts, Asked(number, prompt))
+        remarks += [f"derivation {number}: {note}" for note in notes]
+        if answer is not None:
+            answers[number] = answer
     return answers, remarks
 
 
-def _of(parts: Sequence[Part], derivation: Derivation) -> tuple[tuple[Written, list[str]] | None, str]:
-    marked = [i for i, part in enumerate(parts) if part.name == derivation.grade_id and part.kind != "code"]
-    prompt = next((i for i, part in enumerate(parts) if _is_prompt(part, derivation)), None)
+class Asked(NamedTuple):
+    """A derivation: its id, and what it asks for."""
+
+    id: str
+    prompt: str
+
+    @property
+    def name(self) -> str:
+        """The name of its cell for nbgrader."""
+        return cell_name(self.id)
+
+
+def cell_name(derivation: str) -> str:
+    """The name of a derivation's cell for nbgrader: "derivation-3-3"."""
+    return f"derivation-{derivation.replace('.', '-')}"
+
+
+def _answer(parts: Sequence[Part], asked: Asked) -> tuple[Written | None, list[str]]:
+    """The answer to one derivation, None where none was asked for or given, and remarks."""
+    marked = [i for i, part in enumerate(parts) if part.name == asked.name and part.kind != "code"]
+    prompt = next((i for i, part in enumerate(parts) if _is_prompt(part, asked)), None)
     near = _near(parts, prompt if prompt is not None else marked[0] if marked else None, prompt)
-    answer = _joined(parts, sorted({*marked, *near}), derivation)
-    if answer[0].text:
-        lost = (
-            "" if marked else f"derivation {derivation.id}: its cell has lost its mark; what stands in its place counts"
-        )
-        return answer, lost
-    others = [i for i, part in enumerate(parts) if part.kind != "code" and not part.lesson and i not in marked]
-    answer = _joined(parts, [i for i in others if i != prompt], derivation)
-    if answer[0].text:
-        return (
-            answer,
-            f"derivation {derivation.id}: its place is empty; all text of the learner's own is shown",
-        )
-    missing = prompt is not None and not marked
-    return None, f"derivation {derivation.id}: its cell is not in the notebook" if missing else ""
+    answer, refused = _joined(parts, sorted({*marked, *near}), asked)
+    if answer.text:
+        return answer, refused + ([] if marked else ["its cell has lost its mark; what stands in its place counts"])
+    others = [
+        i for i, part in enumerate(parts) if part.kind != "code" and not part.lesson and i not in (*marked, prompt)
+    ]
+    answer, refused = _joined(parts, others, asked)
+    if prompt is None and not marked:
+        return (answer if answer.text else None), []
+    if answer.text:
+        return answer, [*refused, "its place is empty; all text of the learner's own is shown"]
+    return answer, [*refused, *([] if marked else ["its cell is not in the notebook"])]
 
 
-def _is_prompt(part: Part, derivation: Derivation) -> bool:
+def _is_prompt(part: Part, asked: Asked) -> bool:
     if part.kind == "code":
         return False
-    return part.name == f"{derivation.grade_id}-prompt" or bool(
-        re.search(rf"Written derivation {re.escape(derivation.id)}\b", part.text)
-    )
+    words = rf"Written derivation {re.escape(asked.id)}\b"
+    return part.name == f"{asked.name}-prompt" or re.search(words, part.text) is not None
 
 
 def _near(parts: Sequence[Part], place: int | None, prompt: int | None) -> list[int]:
@@ -94,27 +106,27 @@ def _near(parts: Sequence[Part], place: int | None, prompt: int | None) -> list[
     return found
 
 
-def _joined(parts: Sequence[Part], chosen: Sequence[int], derivation: Derivation) -> tuple[Written, list[str]]:
-    """One text of several cells, with their pictures; what of these is refused."""
+def _joined(parts: Sequence[Part], chosen: Sequence[int], asked: Asked) -> tuple[Written, list[str]]:
+    """One text of several cells, with their pictures, and what of these is refused."""
     album = Album()
-    texts = [_text(parts[number], derivation, album) for number in chosen]
+    texts = [_text(parts[number], asked, album) for number in chosen]
     text = "\n\n".join(filter(None, texts))
     cut = f"\n\n(Cut off here, after {LONGEST:,} characters.)" if len(text) > LONGEST else ""
-    return Written(text[:LONGEST] + cut, album.pictures), album.refused
+    return Written(text[:LONGEST] + cut, album.pictures), [f"{what}, so it is left out" for what in album.refused]
 
 
-def _text(part: Part, derivation: Derivation, album: Album) -> str:
+def _text(part: Part, asked: Asked, album: Album) -> str:
     """What a learner wrote into a cell, as Markdown."""
     if part.kind == "code":
         fence = "`" * max(3, 1 + max(map(len, re.findall("`+", part.text)), default=0))
         return f"{fence}python\n{part.text}\n{fence}" if part.text.strip() else ""
     text = part.text.replace(STUB, "")
-    if _is_prompt(part, derivation):
-        text = _beside_prompt(text, derivation)
+    if _is_prompt(part, asked):
+        text = _beside_prompt(text, asked)
     return album.take(text, part.attachments).strip()
 
 
-def _beside_prompt(text: str, derivation: Derivation) -> str:
+def _beside_prompt(text: str, asked: Asked) -> str:
     """What was typed into the prompt's cell beside the prompt; all of it, where the prompt itself was changed."""
-    words = r"\s+".join(re.escape(word) for word in derivation.prompt.split())
-    return re.sub(rf"\**Written derivation {re.escape(derivation.id)}\**\s*(?:\([^)]*\))?\.?\s*{words}", "", text)
+    words = r"\s+".join(re.escape(word) for word in asked.prompt.split())
+    return re.sub(rf"\**Written derivation {re.escape(asked.id)}\**\s*(?:\([^)]*\))?\.?\s*{words}", "", text)
