@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from coursework import cli_collect, cli_grading, cli_models, environment, run_workers, running
+from coursework import cli_checking, cli_collect, cli_grading, cli_models, environment, run_workers, running
 from coursework._command_line import Commands, PairsCommand, read_parameters, refuse, say
 from coursework._names import shown
 from coursework.run_reports import ReportError, Reports
@@ -20,6 +20,7 @@ app = typer.Typer(cls=Commands, help=__doc__, add_completion=False, pretty_excep
 app.add_typer(cli_models.app)
 app.add_typer(cli_grading.app)
 app.add_typer(cli_collect.app)
+app.add_typer(cli_checking.app)
 MARKS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 
 Names = Annotated[list[str] | None, typer.Argument(help='lessons by number or name ("01", "01_score"); all if none')]

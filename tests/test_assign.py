@@ -113,11 +113,17 @@ def test_the_zip_holds_what_a_student_needs_and_no_solutions(course, tmp_path):
             released = (course / "release" / lesson / f"{lesson}.ipynb").read_bytes()
             assert archive.read(f"coursework/notebooks/{lesson}.ipynb") == released
         archive.extractall(tmp_path)
-    program = "import sys; sys.path.insert(0, '.'); import coursework.cli; print(coursework.__file__)"
+    program = "import sys; sys.path.insert(0, '.'); import coursework.cli as c; print(c.__file__); c.app(sys.argv[1:])"
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path / "coursework", capture_output=True, text=True, check=False
+        [sys.executable, "-c", program, "check-submission", f"notebooks/{NAME}.ipynb"],
+        cwd=tmp_path / "coursework",
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stdout.startswith(str(tmp_path)), done.stderr
+    said = [NAME, *(f"3.{i}   not attempted" for i in range(1, 7)), "derivation 3.3: nothing is written"]
+    assert done.stdout.splitlines()[1:] == [*said, "0 of 6 passed"]
     needed = (
         "pyproject.toml",
         "requirements.lock",
@@ -127,8 +133,10 @@ def test_the_zip_holds_what_a_student_needs_and_no_solutions(course, tmp_path):
         "tools/jupyter_server_config.py",
     )
     assert {f"coursework/{name}" for name in (*needed, "coursework/exercises/lesson_03.py")} <= names
-    kept = ("solutions", "source", "grading/", ".db", "__pycache__")
+    kept = ("solutions", "source", "derivations", "release.py", "gradebook", "records", ".db", "__pycache__")
     assert not [name for name in names if any(word in name for word in kept)]
+    texts = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert all(words.encode() not in text for text in texts for _, words in of_lesson(3)[0].rubric)
     assert f"| {NAME} | 6 | 12 | 3.3 | 4 |" in readme
     assert f"`anna_{HELLO}.ipynb`" in readme
     assert "{" not in readme

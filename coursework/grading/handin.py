@@ -16,6 +16,7 @@ LARGEST = 20 << 20  # of it without its outputs
 LONGEST = 1 << 20  # characters of code in a notebook
 MOST_CELLS = 2_000
 ID = re.compile(r"(exercise|check)-(\d{1,2})-(\d{1,2})")
+PROMPT = re.compile(r"\*\*Written derivation ([\d.]+)\*\* \([^)]*\)\. (.*)", re.DOTALL)
 
 
 class HandInError(ValueError):
@@ -89,9 +90,17 @@ def functions(notebook: Mapping) -> dict[str, str]:
     return found
 
 
+def released_lesson(name: str, notebook: Mapping) -> Lesson:
+    """A lesson by the notebook that students got; what its derivations ask for stands in it."""
+    texts = [cell.source for cell in notebook.cells if _name(cell).endswith("-prompt")]
+    found = [PROMPT.fullmatch(text) for text in texts]
+    return Lesson(name, functions(notebook), known(notebook), {one[1]: one[2] for one in found if one})
+
+
 def known(notebook: Mapping) -> dict[str, str]:
     """The roles of the cells of one of our notebooks that learners need not touch, by the digest of their sources."""
-    roles = {digest(cell.source): cell.metadata.get("coursework", {}).get("role") for cell in notebook.cells}
+    cells = [cell for cell in notebook.cells if not _name(cell).startswith("derivation-")]
+    roles = {digest(cell.source): cell.metadata.get("coursework", {}).get("role") for cell in cells}
     return {key: role for key, role in roles.items() if role in ("lesson", "setup")}
 
 
@@ -154,7 +163,7 @@ def source_of(cell: dict) -> str:
 def mark_of(cell: dict) -> tuple[str, str]:
     """The role and the exercise's id that a cell bears, of the course's marks or nbgrader's; "" for what it lacks."""
     metadata = _table(cell.get("metadata"))
-    marked = ID.fullmatch(str(_table(metadata.get("nbgrader")).get("grade_id")))
+    marked = ID.fullmatch(_name(cell))
     if marked:
         return marked[1], f"{int(marked[2])}.{int(marked[3])}"
     own = _table(metadata.get("coursework"))
@@ -170,10 +179,15 @@ def _cell(cell: dict, lesson: Lesson) -> Cell:
     return Cell(text, lesson.known.get(digest(text), ""))
 
 
+def _name(cell: Mapping) -> str:
+    """nbgrader's name of a cell, "" without one."""
+    return str(_table(_table(cell.get("metadata")).get("nbgrader")).get("grade_id", ""))
+
+
 def _part(cell: dict, lesson: Lesson) -> Part:
     """A cell as far as written answers go."""
     kind, text, (role, exercise) = str(cell.get("cell_type")), source_of(cell), mark_of(cell)
-    name = str(_table(_table(cell.get("metadata")).get("nbgrader")).get("grade_id", ""))
+    name = _name(cell)
     known = digest(text) in lesson.known or (role in ("check", "exercise") and exercise in lesson.functions)
     edited = role == "lesson" and not known and not name.startswith("derivation-")
     return Part(kind, text, name, known, edited, cell.get("attachments"))

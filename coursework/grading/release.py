@@ -85,7 +85,12 @@ PACKED_FILES = (
     *("pyproject.toml", "requirements.lock", "environment.yml", "Makefile", "LICENSE"),
     *("tools/set_up.py", "tools/jupyter_server_config.py"),
 )
-KEPT = ("__pycache__", "grading")  # of the package: students need no grader, and the rubrics are in it
+KEPT = ("__pycache__",)
+OF_GRADING = (  # what `coursework check-submission` needs; the rubrics are elsewhere
+    *("__init__", "answers", "cases", "cells", "class_list", "dry_run", "finding", "grader", "handin", "lms_names"),
+    *("magics", "marking", "pictures", "sandbox", "service", "stage", "stripping", "wire", "withheld", "worker"),
+    "writing",
+)
 
 
 WRITTEN = ("source", "release", "nbgrader_config.py", "gradebook.db", "rubric.md", "students.zip")
@@ -281,7 +286,8 @@ def packed_files(root: Path) -> Iterator[tuple[str, bytes]]:
         yield name, (root / name).read_bytes()
     for path in sorted((root / "coursework").rglob("*")):
         name = path.relative_to(root)
-        if path.is_file() and not set(name.parts) & set(KEPT) and not path.name.startswith("."):
+        kept = set(name.parts) & set(KEPT) or (name.parts[1] == "grading" and name.stem not in OF_GRADING)
+        if path.is_file() and not kept and not path.name.startswith("."):
             yield name.as_posix(), path.read_bytes()
 
 

@@ -176,7 +176,7 @@ os._exit(0)
         says="no answer came back",
     ),
     # -- ends and floods
-    Hostile("os._exit(0) when the cell is run", before("import os\nos._exit(0)"), says="no answer came back"),
+    Hostile("os._exit(0) when the cell is run", before("import os\nos._exit(0)"), earned=True),
     Hostile("os._exit(0) when the function is called", inside("import os\nos._exit(0)"), says="no answer came back"),
     Hostile("sys.exit(0)", inside("import sys\nsys.exit(0)"), says="SystemExit"),
     Hostile("sys.exit(0) beside the answer", before("import sys\nsys.exit(0)"), earned=True),

@@ -1,0 +1,34 @@
+"""The command `coursework check-submission`: a dry run of grading, for learners."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coursework import running
+from coursework._command_line import refuse, say
+
+app = typer.Typer()
+
+
+@app.command("check-submission")
+def check_submission(file: Annotated[Path, typer.Argument(help="the notebook that you want to hand in")]) -> None:
+    """Say what grading finds in your notebook: each exercise, the derivations, and what is odd.
+
+    It reads the file as grading does, so save first. The numbers are those of the checks in the notebook; grading takes
+    others.
+    """
+    from coursework.grading.dry_run import check_file, known_lessons
+    from coursework.grading.handin import HandInError
+    from coursework.publishing import PublishError
+
+    try:
+        root = running.course_tree(Path.cwd())
+        for line in check_file(file, known_lessons(root)):
+            say(line)
+    except (running.RunError, PublishError) as error:
+        refuse(str(error))
+    except HandInError as error:
+        refuse(f"{file}: {error}")
