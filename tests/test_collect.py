@@ -199,10 +199,11 @@ def test_the_class_list_gives_logins_and_says_who_is_missing(place):
         zipped((f"Ann Lee_17_assignsubmission_file_{X}", FULL), (f"Ann Lee_18_assignsubmission_file_{X}", HALF)),
         zipped((f"königben_7_8_{X}", FULL)),
         zipped((f"Final_PS_j_smith_attempt_2026-11-01-12-00-00_{X}", FULL)),
-        zipped(("smith-homework.ipynb", FULL)),
+        zipped(("smith-homework.ipynb", FULL), (f"guest_{X}", FULL)),
         people=PEOPLE,
     )
-    assert sorted(place.tree) == [(login, 3) for login in ("al1", "al2", "bk", "j_smith", "smith")]
+    assert sorted(place.tree) == [(login, 3) for login in ("al1", "al2", "bk", "guest", "j_smith", "smith")]
+    assert done.notes == ["guest: is nobody on the class list"]
     assert done.missing == ["zz"]
     assert [row.note for row in read_table(place.out / TABLE) if row.login == "zz"] == ["nothing handed in"]
     row = place.row(f"Ann Lee_18_assignsubmission_file_{X}")

@@ -77,6 +77,8 @@ def collect(
             check_writable(out / TABLE)
         for login, theirs in _by_login(found, people, before).items():
             if login:
+                if people is not None and login not in {person.login for person in people.people}:
+                    done.notes.append(f"{login}: is nobody on the class list")
                 number = len(done.notes)
                 _Student(theirs, out, before, done, dry).collect(lessons)
                 if len(done.notes) > number + MOST_NOTES:
