@@ -13,6 +13,7 @@ from coursework.exercises import CheckFailed, NotAttempted, case, check, hint
 from coursework.exercises.attempt import PRINTED_MOST, TimeIsUp, run
 from coursework.exercises.engine import _difference, find, judge
 from coursework.exercises.lesson_01 import gaussian_score
+from coursework.exercises.portable import remarks
 from coursework.exercises.report import Box, verdict_box
 
 GAUSSIAN = find("1.1")
@@ -291,3 +292,49 @@ def test_box_of_a_pass_shows_what_was_printed():
         return gaussian_score(x, mean, covariance)
 
     assert "hello" in repr(verdict_box(verdict(prints)))
+
+
+# -- what grading will not have ----------------------------------------------------------------------------------------
+
+
+def from_notebook(source: str, **names):
+    """What a cell defines."""
+    space = {"__name__": "__main__", **names}
+    exec(compile(source, "<cell>", "exec"), space)
+    return space["mine"]
+
+
+def test_what_passes_here_and_cannot_in_grading_is_said(tmp_path, monkeypatch):
+    (tmp_path / "coursework").mkdir()  # students get a folder of this name
+    (tmp_path / "coursework" / "my_helpers.py").write_text("K = 3\ndef helper(x):\n    return K * x\n")
+    monkeypatch.syspath_prepend(tmp_path / "coursework")
+    import my_helpers
+
+    network = torch.nn.Linear(2, 2)
+    file = "comes from a file of yours: grading has your notebook alone, so put it into a cell."
+    cases = {
+        "def mine(x): return my_helpers.helper(x)": [f"`my_helpers` {file}"],
+        "def mine(x): return other(x)\ndef other(x): return helper(x)": [f"`helper` {file}"],
+        "from functools import partial\nmine = partial(lambda k, x: helper(x), 5)": [f"`helper` {file}"],
+        "class A:\n    def __call__(self, x): return helper(x)\nmine = A()": [f"`helper` {file}"],
+        "def mine(x): return network(x)": [
+            "`network` is a network of the notebook: grading trains nothing, so do without it."
+        ],
+        "import math\ndef mine(x): return torch.sin(x) + math.pi + half\nhalf = 0.5": [],
+        "def mine(x):\n    return mine(x - 1) if x else gaussian_score": [],
+        "mine = 5": [],
+    }
+    names = {"my_helpers": my_helpers, "helper": my_helpers.helper, "network": network, "torch": torch}
+    for source, expected in cases.items():
+        assert remarks(from_notebook(source, gaussian_score=gaussian_score, **names), 0.1) == expected, source
+
+
+def test_a_slow_answer_is_told_what_grading_allows(capsys, monkeypatch):
+    assert remarks(gaussian_score, 5.2) == [
+        "It took 5 s here: grading has 15 s for all exercises of a notebook together."
+    ]
+    monkeypatch.setattr(exercises, "remarks", lambda attempt, seconds: ["a remark"])
+    check("1.1", lambda x, mean, covariance: gaussian_score(x, mean, covariance))
+    assert "a remark" in capsys.readouterr().out
+    check("1.1", lambda x, mean, covariance: -gaussian_score(x, mean, covariance))
+    assert "a remark" not in capsys.readouterr().out

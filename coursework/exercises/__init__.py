@@ -5,12 +5,14 @@ In grading mode (environment variable COURSEWORK_GRADING=1) anything but a pass 
 
 import os
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any
 
 from IPython.display import display
 
 from coursework.exercises.engine import Exercise, NotAttempted, Verdict, case, find, judge
+from coursework.exercises.portable import remarks
 from coursework.exercises.report import Box, reference_box, verdict_box
 
 __all__ = ["CheckFailed", "NotAttempted", "case", "check", "hint"]
@@ -35,8 +37,9 @@ def check(exercise_id: str, attempt: Callable[..., Any]) -> Callable[..., Any]:
         return _refused(exercise, grading)
     if grading:
         return _graded(judge(exercise, attempt, seed=_grading_seed()), attempt)
+    started = time.monotonic()
     verdict = judge(exercise, attempt)
-    display(verdict_box(verdict))
+    display(verdict_box(verdict, remarks(attempt, time.monotonic() - started)))
     return attempt if verdict.outcome == "passed" else exercise.reference
 
 

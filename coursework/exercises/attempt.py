@@ -6,6 +6,7 @@ single long native call ends when it ends, or when the learner interrupts the ke
 
 import ctypes
 import io
+import os
 import sys
 import threading
 import warnings
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PRINTED_MOST = 2_000
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 class TimeIsUp(BaseException):
@@ -93,13 +95,14 @@ def place(error: BaseException) -> str:
     found, trace = "", error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
-        if not _is_library(code.co_filename):
+        if not is_library(code.co_filename):
             line = linecache.getline(code.co_filename, trace.tb_lineno).strip()
             found = f"line {trace.tb_lineno}" + (f": {line}" if line else "")
         trace = trace.tb_next
     return found
 
 
-def _is_library(filename: str) -> bool:
+def is_library(filename: str) -> bool:
+    """Whether a source file is Python's, a package's or the course's own."""
     parts = filename.replace("\\", "/")
-    return "site-packages" in parts or "/coursework/" in parts or parts.startswith((sys.base_prefix, "<frozen"))
+    return "site-packages" in parts or filename.startswith((PACKAGE, sys.base_prefix, "<frozen"))

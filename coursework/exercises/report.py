@@ -1,5 +1,6 @@
 """How a verdict and a hint look: a box in a notebook, plain lines elsewhere."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 
@@ -44,12 +45,12 @@ def _code(text: str) -> str:
     return "".join(f"<code>{p}</code>" if i % 2 else p for i, p in enumerate(parts))
 
 
-def verdict_box(verdict: Verdict) -> Box:
-    """The box that `check` shows."""
+def verdict_box(verdict: Verdict, remarks: Iterable[str] = ()) -> Box:
+    """The box that `check` shows; remarks: lines for one that passed."""
     exercise = verdict.exercise
     headline = _headline(exercise, verdict.outcome)
     if verdict.outcome == "passed":
-        return Box("passed", headline, ("The lesson goes on with your function.", *_printed(verdict)))
+        return Box("passed", headline, ("The lesson goes on with your function.", *remarks, *_printed(verdict)))
     if verdict.outcome == "not attempted":
         todo = "Write your code in place of `raise NotAttempted` in the cell above, run it, then run this cell again."
         return Box("not attempted", headline, (todo, f'Stuck? `hint("{exercise.id}")` gives the first hint.', GOES_ON))

@@ -1,0 +1,78 @@
+"""What a function that passes at home uses and grading will not have: files beside the notebook, trained networks."""
+
+import dis
+import functools
+import sys
+from collections.abc import Iterator
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+
+from coursework.exercises.attempt import is_library
+
+LONG = 3.0  # seconds
+ALL = 15  # seconds that grading has for all exercises of a notebook
+
+
+def remarks(attempt: Any, seconds: float) -> list[str]:
+    """A line for each thing that grading will miss; `seconds` is how long the attempt took here."""
+    found = {}
+    for name, value in _used(attempt):
+        file = getattr(value, "__file__", None) if isinstance(value, ModuleType) else _file(value)
+        if file and not is_library(file) and file.endswith(".py"):
+            found[name] = (
+                f"`{name}` comes from a file of yours: grading has your notebook alone, so put it into a cell."
+            )
+        elif isinstance(value, torch.nn.Module):
+            found[name] = f"`{name}` is a network of the notebook: grading trains nothing, so do without it."
+    slow = f"It took {seconds:.0f} s here: grading has {ALL} s for all exercises of a notebook together."
+    return [*found.values(), *([slow] if seconds > LONG else [])]
+
+
+def _file(value: Any) -> str | None:
+    """The file in which a function or class was written, None for another thing, or one that a cell defines."""
+    if isinstance(value, FunctionType):
+        return value.__code__.co_filename if value.__module__ != "__main__" else None
+    if isinstance(value, type) and value.__module__ != "__main__":
+        return getattr(sys.modules.get(value.__module__), "__file__", None)
+    return None
+
+
+def _used(attempt: Any) -> Iterator[tuple[str, Any]]:
+    """The names of a notebook that a function looks up, directly or through other functions, and their values."""
+    waiting, seen = [attempt], set()
+    while waiting:
+        thing = waiting.pop()
+        if isinstance(thing, functools.partial):
+            waiting.append(thing.func)
+        elif isinstance(thing, MethodType):
+            waiting.append(thing.__func__)
+        elif isinstance(thing, FunctionType):
+            if id(thing) in seen or (thing.__module__ or "").startswith("coursework.") or is_library(_source(thing)):
+                continue
+            seen.add(id(thing))
+            found = {n: thing.__globals__[n] for n in _names(thing.__code__) if n in thing.__globals__}
+            yield from ((thing.__name__, thing), *found.items())
+            waiting += [*found.values(), *(cell.cell_contents for cell in thing.__closure__ or () if _filled(cell))]
+        elif not isinstance(thing, type) and "__call__" in vars(type(thing)):
+            waiting.append(vars(type(thing))["__call__"])
+
+
+def _source(function: FunctionType) -> str:
+    return function.__code__.co_filename
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from (step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL")
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            yield from _names(part)
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
