@@ -24,6 +24,7 @@ from coursework.grading.points import Points, PointsError, read_points
 from coursework.grading.rebuilding import without_html
 from coursework.grading.release import CONFIG, course_api, programs_of_this_python
 from tests.test_grading import LESSONS, ROOT, SLICED, rows
+from tests.test_grading_writing import PNG
 
 HELLO, FIRST, NAME = "00_start_here", "01_score_function", SLICED.name
 POINTS = "default: 2\nlessons:\n  3: 12\nexercises:\n  3.4: 2\nderivations:\n  3.3: 4\n"
@@ -143,13 +144,15 @@ def test_the_zip_holds_what_a_student_needs_and_no_solutions(course, tmp_path):
 
 
 def answered(course: Path) -> dict:
-    """A student's notebook: 3.1 is a known mistake, 3.2 is right, and there is a derivation with a script in it."""
+    """A notebook: 3.1 is a known mistake, 3.2 is right, a derivation with a picture stands below its cell."""
     found = notebook(course, "release")
     cells, solved = by_grade_id(found), by_grade_id(publishing.read(ROOT / "solutions" / f"{NAME}.ipynb"))
     cells["exercise-3-1"].source = "def quadratic_form(score, x, v):\n    return (score(x) * v).sum(1)\n"
     cells["exercise-3-2"].source = solved["exercise-3-2"].source
     cells["check-3-2"].metadata.nbgrader.points = 1000
-    cells["derivation-3-3"].source = "Because $a<b$. <script>alert(1)</script>"
+    written = nbformat.v4.new_markdown_cell("Because $a<b$. <script>alert(1)</script> ![](attachment:my photo.png)")
+    written["attachments"] = {"my photo.png": {"image/png": PNG}}
+    found.cells.insert(found.cells.index(cells["derivation-3-3"]) + 1, written)
     found.cells = [cell for cell in found.cells if cell.metadata.get("nbgrader", {}).get("grade_id") != "check-3-1"]
     return found
 
@@ -198,6 +201,8 @@ def test_feedback_names_the_mistake_and_runs_nothing_of_the_learners(graded):
     assert re.search(r"Exercise 3\.2 \(Hutchinson.*passed", page)
     assert "<script>alert(1)" not in page
     assert "&lt; script&gt;alert(1)" in page
+    assert f"data:image/png;base64,{PNG}" in page
+    assert "All products of two different terms" not in page
     assert "COURSEWORK_GRADING" not in os.environ
 
 

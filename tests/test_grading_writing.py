@@ -8,6 +8,7 @@ import nbformat
 import pytest
 from nbconvert import HTMLExporter
 from nbformat import v4
+from traitlets.config import Config
 
 from coursework.grading import handin
 from coursework.grading.derivations import of_lesson
@@ -15,7 +16,7 @@ from coursework.grading.handin import Lesson
 from coursework.grading.marking import Mark
 from coursework.grading.pictures import LARGEST, MOST
 from coursework.grading.rebuilding import rebuilt
-from coursework.grading.release import derivation_cells
+from coursework.grading.release import CONFIG, derivation_cells
 from coursework.grading.stripping import without_outputs
 from coursework.grading.writing import Written
 
@@ -202,6 +203,18 @@ def test_a_page_is_made_of_an_answer_with_pictures_and_scripts():
     assert f"data:image/png;base64,{PNG}" in page
     assert "<script>alert(1)" not in page
     assert "expected 1, got 2" in page
+
+
+def test_the_rubric_is_on_the_formgraders_page_and_nowhere_else():
+    config = Config()
+    exec(CONFIG, {"get_config": lambda: config})
+    exporter = HTMLExporter(config=Config(HTMLExporter=config.HTMLExporter))
+    notebook = rebuilt(released(), picture("Because."), LESSON, [])
+    share, words = DERIVATION.rubric[0]
+    for resources, there in (({"submission_id": "1"}, True), ({"nbgrader": {"student": "anna"}}, False)):
+        page, _ = exporter.from_notebook_node(notebook, resources=resources)
+        assert (f"{4 * share:g}: {words[:40]}" in page) is there
+    assert words[:40] not in nbformat.writes(notebook)
 
 
 def test_all_that_may_be_executed_is_shown():

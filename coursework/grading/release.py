@@ -26,6 +26,7 @@ from coursework.grading.points import Points
 
 CONFIG = '''"""nbgrader's settings for this course directory: run nbgrader's commands, or JupyterLab, in this folder."""
 
+import importlib.util
 import os
 
 c = get_config()  # noqa: F821 (nbgrader defines it)
@@ -37,6 +38,10 @@ c.ClearSolutions.text_stub = "*Write your answer here.*"
 # `autograde` executes whatever was handed in, without a sandbox, as the user who calls it; with this variable the
 # course's checks raise for it.
 os.environ["COURSEWORK_GRADING"] = "1"
+
+# The rubric stands above the answer to a written derivation, on the Formgrader's pages alone.
+if importlib.util.find_spec("coursework"):
+    c.HTMLExporter.preprocessors = ["coursework.grading.rubric_beside.ShowRubric"]
 '''
 HAND_IN = """# {title}
 
@@ -58,16 +63,20 @@ You need Python 3.11, 3.12 or 3.13.
 ## Work
 
 Write your code in the cells that say `raise NotAttempted`, and run the check below each. An exercise that you skip is
-worth nothing, and the lesson goes on with the course's own solution. You may add cells, and functions of your own. Do
-not delete or copy the cells of exercises: grading finds your answer by them. A check passes here and in grading alike,
-but grading uses other numbers.
+worth nothing, and the lesson goes on with the course's own solution. You may add cells, and functions of your own. A
+check passes here and in grading alike, but grading uses other numbers, and runs no training. What it finds in your
+notebook you see beforehand:
+
+    .venv/bin/coursework check-submission notebooks/{first}.ipynb
+
+(`.venv\\Scripts\\coursework` on Windows.)
 
 | lesson | exercises | points | written derivation | points |
 |---|---|---|---|---|
 {table}
 
-A written derivation is a text cell that begins with *Write your answer here*; formulas in LaTeX between dollar signs. A
-person reads it.
+A written derivation is a text cell that begins with *Write your answer here*; formulas in LaTeX between dollar signs,
+or pictures (PNG or JPEG, up to 5 MB) dragged into the cell. A person reads it.
 
 A fresh copy of a lesson: `.venv/bin/coursework reset 03` (yours is kept beside it). What is wrong with the set-up:
 `.venv/bin/coursework doctor`.
@@ -305,4 +314,5 @@ def hand_in_text(lessons: Sequence[Lesson], points: Points) -> str:
         table="\n".join(rows),
         how=HOW,
         example=f"`anna_{lessons[0].name}.ipynb`",
+        first=lessons[0].name,
     )

@@ -1,0 +1,31 @@
+"""The rubric beside a written derivation, for the person who grades it in nbgrader's Formgrader, and for nobody else.
+
+nbgrader_config.py names `ShowRubric` for every page that nbgrader makes of a notebook. It adds the rubric where the
+page is the Formgrader's; no notebook file and no feedback page ever holds one.
+"""
+
+from typing import Any
+
+from nbconvert.preprocessors import Preprocessor
+from nbformat import NotebookNode, v4
+
+from coursework.grading.derivations import DERIVATIONS
+from coursework.grading.release import rubric_lines
+
+
+class ShowRubric(Preprocessor):
+    """Adds the rubric of a derivation above its answer, in the Formgrader."""
+
+    def preprocess(self, nb: NotebookNode, resources: dict[str, Any]) -> tuple[NotebookNode, dict[str, Any]]:
+        """The notebook as it is shown."""
+        if "submission_id" not in resources:  # what the Formgrader's own pages have, and feedback has not
+            return nb, resources
+        by_name = {derivation.grade_id: derivation for derivation in DERIVATIONS}
+        cells: list[NotebookNode] = []
+        for cell in nb.cells:
+            own = cell.metadata.get("nbgrader", {})
+            if own.get("grade") and own.get("grade_id") in by_name:
+                lines = rubric_lines(by_name[own["grade_id"]], float(own.get("points", 0)))
+                cells.append(v4.new_markdown_cell(f"**Rubric**, for you alone:\n\n{lines}"))
+            cells.append(cell)
+        return NotebookNode({**nb, "cells": cells}), resources
