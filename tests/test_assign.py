@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from coursework import environment, publishing
 from coursework._files import write_atomically
 from coursework.cli import app
-from coursework.grading import release
+from coursework.grading import gradebook, release
 from coursework.grading.derivations import DERIVATIONS, of_lesson
 from coursework.grading.points import Points, PointsError, read_points
 from coursework.grading.rebuilding import without_html
@@ -318,6 +318,8 @@ def test_a_path_that_nbgrader_mistakes_is_refused_before_anything_is_written(nam
         assert result.exit_code == 2
         assert result.stderr.count("\n") == 1
         assert "nbgrader takes no folder with" in result.stderr
+        with pytest.raises(gradebook.GradebookError, match="nbgrader takes no folder with"):
+            gradebook.check_course(out, [])
     assert list(tmp_path.iterdir()) == []
 
 

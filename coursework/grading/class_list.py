@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from coursework._names import same, shown, student_name
@@ -49,15 +50,28 @@ class ClassList:
 
         A number is believed where the name does not speak against it: lists have numbers of several kinds.
         """
-        of_name = [p for p in self.people if squeezed(name) and squeezed(name) in orders(p.name)]
-        ways = (
-            [p for p in self.people if login and p.login == login],
-            [p for p in self.people if login and same(p.login) == same(login)],
-            [p for p in self.people if number and number in p.numbers and (not p.name or not name or p in of_name)],
-            of_name,
-        )
+        logins, spelt, numbers, names = self._index
+        of_name = names.get(squeezed(name), [])
+        of_number = [p for p in numbers.get(number, []) if not p.name or not name or p in of_name]
+        ways = logins.get(login, []), spelt.get(same(login), []), of_number, of_name
         fitting = next((way for way in ways if way), [])
         return fitting[0] if len(fitting) == 1 else None
+
+    @cached_property
+    def _index(self) -> tuple[dict[str, list[Person]], ...]:
+        """People by login, by login however it is spelt, by number and by name."""
+        keys = (
+            lambda person: {person.login},
+            lambda person: {same(person.login)},
+            lambda person: set(person.numbers),
+            lambda person: orders(person.name),
+        )
+        index: tuple[dict[str, list[Person]], ...] = ({}, {}, {}, {})
+        for person in self.people:
+            for kind, keys_of in zip(index, keys, strict=True):
+                for key in keys_of(person) - {""}:
+                    kind.setdefault(key, []).append(person)
+        return index
 
 
 def squeezed(name: str) -> str:
