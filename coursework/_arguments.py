@@ -1,14 +1,13 @@
 """Refusals and expansions that every public door shares. Each message is one line that names the argument."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
-_looking = ContextVar("looking", default=True)
+from coursework._watching import holds, settled
 
 
 def expand(value: float | Tensor, x: Tensor, name: str) -> Tensor:
@@ -16,7 +15,7 @@ def expand(value: float | Tensor, x: Tensor, name: str) -> Tensor:
 
     A (B,) tensor becomes (B, 1, ..., 1). Raises ValueError for any other shape or another device.
     """
-    value = torch.as_tensor(value, dtype=x.dtype)
+    value = reals(value, name).to(x.dtype)
     if value.ndim == 0:
         return value
     if value.shape != x.shape[:1]:
@@ -47,6 +46,28 @@ def batch(x: Tensor, name: str) -> None:
     finite(x, name)
 
 
+def some(x: Tensor, name: str) -> None:
+    """Refuse what is not a finite floating-point batch (B, *S) of at least one point: a mean over none is nothing."""
+    batch(x, name)
+    if not len(x):
+        raise ValueError(f"{name}: expected at least one point, got shape {tuple(x.shape)}")
+
+
+def wide(x: Tensor) -> Tensor:
+    """x itself, in float32 where it is in half precision."""
+    return x.to(wide_dtype(x))
+
+
+def wide_dtype(x: Tensor) -> torch.dtype:
+    """x's dtype, float32 where that is half precision: that of times, and of sums that would overflow."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def n_dims(x: Tensor) -> int:
+    """D, the number of elements of one point of a batch (B, *S)."""
+    return math.prod(x.shape[1:])
+
+
 def finite(x: Tensor, name: str) -> None:
     """Refuse NaN and infinity."""
     if not holds(torch.isfinite(x)):
@@ -55,33 +76,10 @@ def finite(x: Tensor, name: str) -> None:
 
 def positive(value: float | Tensor, name: str) -> None:
     """Refuse numbers and tensors that are not finite and > 0 everywhere."""
-    value = torch.as_tensor(value)
+    value = reals(value, name)
     finite(value, name)
     if not holds(value > 0):
         raise ValueError(f"{name}: expected values > 0, got {value.min().item():g}")
-
-
-def holds(condition: Tensor) -> bool:
-    """Whether a condition is true everywhere. Where values cannot be looked at it is taken as true.
-
-    That is inside `torch.func.vmap`, inside `torch.compile` and inside `unwatched`.
-    """
-    if torch.compiler.is_compiling() or not _looking.get():
-        return True
-    try:
-        return bool(condition.all())
-    except RuntimeError:
-        return True
-
-
-@contextmanager
-def unwatched() -> Iterator[None]:
-    """Inside, checks look at shapes and types only: to look at values, a loop would have to wait for the device."""
-    token = _looking.set(False)
-    try:
-        yield
-    finally:
-        _looking.reset(token)
 
 
 def like(value: Tensor, x: Tensor, name: str, x_name: str) -> None:
@@ -99,26 +97,82 @@ def one_of(value: str, options: Sequence[str], name: str) -> None:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {value!r}")
 
 
-def at_least(value: int, least: int, name: str) -> None:
-    """Refuse what is not an integer >= least."""
-    if not isinstance(value, int) or isinstance(value, bool):
+def at_least(value: object, least: int, name: str) -> int:
+    """An integer of any kind (Python's, NumPy's, a 0-d tensor) as Python's. Refuse what is none, or below `least`."""
+    if isinstance(value, Tensor) and value.ndim == 0 and is_integer(value):
+        value = value.item()
+    if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
+    return int(value)
 
 
-def number(value: object, name: str) -> None:
-    """Refuse what is not a finite plain number."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
+def real(value: object, name: str) -> float:
+    """A real number of any kind (Python's, NumPy's, a 0-d tensor) as Python's. Refuse what is none."""
+    if isinstance(value, Tensor) and value.ndim == 0 and value.dtype != torch.bool and not value.is_complex():
+        value = value.item()
+    if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a number, got {value!r}")
+    return float(value)
+
+
+def reals(value: object, name: str) -> Tensor:
+    """Real numbers of any kind (a number, a list, a NumPy array, a tensor) as a tensor. Refuse what is none."""
+    if isinstance(value, Tensor):
+        if value.dtype == torch.bool or value.is_complex():
+            raise TypeError(f"{name}: expected real numbers, got {value.dtype}")
+        return value
+    try:
+        return torch.as_tensor(value, dtype=torch.float64, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name}: expected a number or a tensor, got {type(value).__name__}") from None
+
+
+def number(value: object, name: str) -> float:
+    """A finite real number of any kind as Python's. Refuse what is none."""
+    value = real(value, name)
     if not math.isfinite(value):
         raise ValueError(f"{name}: expected a finite number, got {value}")
+    return value
+
+
+def positive_number(value: object, name: str) -> float:
+    """A finite number > 0 of any kind as Python's. Refuse what is none."""
+    value = number(value, name)
+    if value <= 0:
+        raise ValueError(f"{name}: expected values > 0, got {value:g}")
+    return value
+
+
+def is_integer(x: Tensor) -> bool:
+    """Whether a tensor holds integers, of any width."""
+    return not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
+
+
+def indices(value: object, least: int, end: int | None, name: str) -> Tensor:
+    """Integers of any kind (numbers, lists, NumPy arrays, tensors) as a long tensor on the device where they are.
+
+    Refuse what is none, and what is not in least ... end - 1 (no end: least or more).
+    """
+    try:
+        value = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name}: expected integers, got {type(value).__name__}") from None
+    if not is_integer(value):
+        raise TypeError(f"{name}: expected integers, got {value.dtype}")
+    value = value.long()
+    if not settled(value >= least) or not settled(value < (2**63 - 1 if end is None else end)):
+        got = f"{value.min()} to {value.max()}" if value.ndim else f"{value}"
+        raise ValueError(
+            f"{name}: expected " + (f"at least {least}" if end is None else f"{least} to {end - 1}") + f", got {got}"
+        )
+    return value
 
 
 def seed_number(value: int, name: str = "seed") -> None:
     """Refuse what is not an integer that a random stream can start from."""
-    at_least(value, 0, name)
-    if value >= 2**63:
+    if at_least(value, 0, name) >= 2**63:
         raise ValueError(f"{name}: expected less than 2^63, got {value}")
 
 

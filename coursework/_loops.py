@@ -6,7 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from coursework._arguments import batch, finite, floating, holds, like, unwatched
+from coursework._arguments import batch, finite, floating, like, wide_dtype
+from coursework._watching import remember, settled, unwatched
 from coursework.sdes import SDE
 
 TimedScore = Callable[[Tensor, Tensor], Tensor]
@@ -30,22 +31,39 @@ def check_times(times: Tensor, sde: SDE, *, upwards: bool = False) -> Tensor:
         raise ValueError(f"times: expected shape (n_steps + 1,) with at least one step, got {tuple(times.shape)}")
     finite(times, "times")
     times = times.detach().double().cpu()
-    if not (holds(times.diff() < 0) or (upwards and holds(times.diff() > 0))):
+    if not (settled(times.diff() < 0) or (upwards and settled(times.diff() > 0))):
         raise ValueError(f"times: expected strictly {'monotone' if upwards else 'decreasing'} values")
-    if not holds((times >= 0) & (times <= sde.T)):
+    if not settled((times >= 0) & (times <= sde.T)):
         raise ValueError(f"times: expected values in [0, {sde.T}], got {times.min():g} to {times.max():g}")
     return times
 
 
 def check_noisy(times: Tensor, sde: SDE) -> None:
     """Refuse times at which a score is asked although there is no noise and hence no score."""
-    if not holds(torch.as_tensor(sde.sigma(times)) > 0):
+    if not settled(torch.as_tensor(sde.sigma(times)) > 0):
         raise ValueError(f"times: the score is asked where sigma is 0; stop at a later time, say {sde.t_min}")
 
 
 def columns(x: Tensor, *values: Tensor) -> list[Tensor]:
     """Coefficients for a whole grid, (n,) float64 each, in x's dtype and on its device."""
     return [value.to(x.device, x.dtype) for value in values]
+
+
+def time_like(t: Tensor, x: Tensor) -> Tensor:
+    """Times as a score gets them: on x's device, in its dtype, in float32 where that is half precision."""
+    return t.to(x.device, wide_dtype(x))
+
+
+def score_times(x: Tensor, times: Tensor, sde: SDE) -> tuple[Tensor, ...]:
+    """The times of a grid at which the score is asked, 0-d each, so that no loop looks at them again.
+
+    Refused where sigma is 0.
+    """
+    check_noisy(times, sde)
+    each = time_like(times, x).unbind()
+    for t in each:
+        remember(t, (sde, True))
+    return each
 
 
 def score_at(score: TimedScore, x: Tensor, t: Tensor) -> Tensor:
@@ -79,7 +97,8 @@ def walk(step: Step, x: Tensor, times: Tensor, on_step: OnStep | None) -> Tensor
         return x
     with sampling(x):
         for i, t in enumerate(times[1:].unbind()):
-            x = step(i, x)
+            with unwatched(waiting=i == 0):
+                x = step(i, x)
             x = after_step(on_step, i, t, x)
     return x
 

@@ -1,8 +1,8 @@
 """Diffusion models in N discrete steps: schedules, losses, the variational bound, DDPM and DDIM sampling (lesson 12).
 
 x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise for the indices t = 0 ... N - 1, from the least noisy to the
-noisiest; the papers count them from 1. A noise model is called as noise_model(x, t) with x (B, *S) and the index t in
-x's dtype, 0-d or (B,), and answers like x.
+noisiest; the papers count them from 1. A noise model is called as noise_model(x, t) with x (B, *S) and the indices t,
+long (B,), and answers like x.
 """
 
 import math
@@ -11,8 +11,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from coursework._arguments import at_least, batch, expand, finite, flat_sum, floating, holds, like, one_of
+from coursework._arguments import (
+    at_least,
+    expand,
+    finite,
+    flat_sum,
+    floating,
+    indices,
+    like,
+    n_dims,
+    number,
+    one_of,
+    positive_number,
+    some,
+)
 from coursework._loops import OnStep, check_start, columns, normal_like, sampling, score_at, walk
+from coursework._watching import settled
 
 NoiseModel = Callable[[Tensor, Tensor], Tensor]
 VARIANCES = ("posterior", "beta")
@@ -20,10 +34,10 @@ VARIANCES = ("posterior", "beta")
 
 def linear_betas(n: int = 1000, start: float = 1e-4, end: float = 0.02) -> Tensor:
     """beta_t equally spaced from start to end. Shape: (n,), float64. Source: Ho et al. 2020, section 4."""
-    at_least(n, 1, "n")
+    n, start, end = at_least(n, 1, "n"), number(start, "start"), number(end, "end")
     if not 0 < start <= end < 1:
         raise ValueError(f"start, end: expected 0 < start <= end < 1, got {start}, {end}")
-    return torch.linspace(start, end, n, dtype=torch.float64)
+    return torch.linspace(start, end, n, dtype=torch.float64, device="cpu")
 
 
 def cosine_betas(n: int, s: float = 0.008) -> Tensor:
@@ -31,10 +45,8 @@ def cosine_betas(n: int, s: float = 0.008) -> Tensor:
 
     f(t) = cos^2( (t/n + s) / (1 + s) pi/2 ). Shape: (n,), float64. Source: Nichol & Dhariwal 2021, eq. 17.
     """
-    at_least(n, 1, "n")
-    if not 0 < s < math.inf:
-        raise ValueError(f"s: expected a finite value > 0, got {s}")
-    t = torch.arange(n + 1, dtype=torch.float64) / n
+    n, s = at_least(n, 1, "n"), positive_number(s, "s")
+    t = torch.arange(n + 1, dtype=torch.float64, device="cpu") / n
     f = torch.cos((t + s) / (1 + s) * math.pi / 2) ** 2
     return (1 - f[1:] / f[:-1]).clamp(max=0.999)
 
@@ -52,7 +64,7 @@ class DiscreteSchedule:
     def __init__(self, betas: Tensor) -> None:
         floating(betas, "betas")
         finite(betas, "betas")
-        if betas.ndim != 1 or not len(betas) or not holds((betas > 0) & (betas < 1)):
+        if betas.ndim != 1 or not len(betas) or not settled((betas > 0) & (betas < 1)):
             raise ValueError(f"betas: expected shape (N,) with values between 0 and 1, got {_describe(betas)}")
         self.betas = betas.detach().double().cpu()
         self.alpha_bar = torch.cumprod(1 - self.betas, 0)
@@ -66,14 +78,17 @@ class DiscreteSchedule:
         return len(self.betas)
 
     def perturb(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise. Shapes: x0, noise (B, *S); t long, 0-d or (B,)."""
+        """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise. Shapes: x0, noise (B, *S).
+
+        t: integers of any kind from 0 to N - 1, one or (B,).
+        """
+        floating(x0, "x0")
         like(noise, x0, "noise", "x0")
         alpha_bar = self._at(t, x0)
         return expand(alpha_bar.sqrt(), x0, "t") * x0 + expand((1 - alpha_bar).sqrt(), x0, "t") * noise
 
-    def _at(self, t: Tensor, x: Tensor) -> Tensor:
-        if t.is_floating_point() or not holds((t >= 0) & (t < len(self))):
-            raise ValueError(f"t: expected integers from 0 to {len(self) - 1}, got {_describe(t)}")
+    def _at(self, t: Tensor | int, x: Tensor) -> Tensor:
+        t = indices(t, 0, len(self), "t")
         return self.alpha_bar.to(t.device)[t].to(x.device)
 
 
@@ -84,10 +99,10 @@ def ddpm_loss(
 
     Shapes: x (B, *S) -> (). Its gradient reaches the model's parameters. Source: Ho et al. 2020, eq. 14.
     """
-    batch(x, "x")
+    some(x, "x")
     t = torch.randint(len(schedule), (len(x),), generator=generator, device=x.device)
     noise = normal_like(x, generator)
-    value = score_at(noise_model, schedule.perturb(x, t, noise), t.to(x.dtype))
+    value = score_at(noise_model, schedule.perturb(x, t, noise), t)
     return (noise - value).square().mean()
 
 
@@ -113,11 +128,11 @@ def ddpm_sample(
     sigma = (schedule.posterior_variance if variance == "posterior" else schedule.betas).sqrt()
     sigma = torch.cat([sigma.new_zeros(1), sigma[1:]])
     scale, weight = (1 - schedule.betas).rsqrt(), schedule.betas / (1 - schedule.alpha_bar).sqrt()
-    indices = torch.arange(len(schedule) - 1, -2, -1)
-    scale, weight, sigma, t = columns(x, *(v.flip(0) for v in (scale, weight, sigma)), indices)
+    t = torch.arange(len(schedule) - 1, -2, -1, device=x.device)
+    scale, weight, sigma = columns(x, *(v.flip(0) for v in (scale, weight, sigma)))
 
     def step(i: int, x: Tensor) -> Tensor:
-        mean = scale[i] * (x - weight[i] * score_at(noise_model, x, t[i]))
+        mean = scale[i] * (x - weight[i] * score_at(noise_model, x, t[i].expand(len(x))))
         return mean + sigma[i] * normal_like(x, generator) if i < len(schedule) - 1 else mean
 
     return walk(step, x, t, on_step)
@@ -140,25 +155,26 @@ def ddim_sample(
     s = eta sqrt((1 - a_t') / (1 - a_t)) sqrt(1 - a_t / a_t'). After the last index a_t' = 1: x0_hat itself.
     eta = 0 needs no random numbers; eta = 1 on all indices is `ddpm_sample`.
 
-    indices: decreasing long (n,); else n_steps of them, round(N - k N / n_steps) - 1, k = 0, 1, ... ("trailing"
+    indices: decreasing integers (n,); else n_steps of them, round(N - k N / n_steps) - 1, k = 0, 1, ... ("trailing"
     spacing, from the last index on). Shapes: x (B, *S), from N(0, I) where the first index is the last one -> (B, *S).
     `on_step(i, t, x)` gets the index that x has then, -1 at the end. Source: Song, Meng & Ermon 2021, eq. 12 and 16.
     """
     check_start(noise_model, x, generator)
+    eta = number(eta, "eta")
     if not 0 <= eta <= 1:
         raise ValueError(f"eta: expected a number in [0, 1], got {eta}")
-    indices = _trailing(schedule, n_steps) if indices is None else _decreasing(indices, schedule)
-    now, later = schedule.alpha_bar[indices], torch.cat([schedule.alpha_bar[indices[1:]], torch.ones(1).double()])
+    chosen = _trailing(schedule, n_steps) if indices is None else _decreasing(indices, schedule)
+    now = schedule.alpha_bar[chosen]
+    later = torch.cat([now[1:], now.new_ones(1)])
     spread = eta * ((1 - later) / (1 - now)).sqrt() * (1 - now / later).sqrt()
     rest = (1 - later - spread**2).clamp(min=0).sqrt()
-    forget, signal, keep, s, rest, t = columns(
-        x, (1 - now).sqrt(), now.rsqrt(), later.sqrt(), spread, rest, torch.cat([indices, indices.new_tensor([-1])])
-    )
+    forget, signal, keep, s, rest = columns(x, (1 - now).sqrt(), now.rsqrt(), later.sqrt(), spread, rest)
+    t = torch.cat([chosen, chosen.new_tensor([-1])]).to(x.device)
 
     def step(i: int, x: Tensor) -> Tensor:
-        noise = score_at(noise_model, x, t[i])
+        noise = score_at(noise_model, x, t[i].expand(len(x)))
         x = keep[i] * signal[i] * (x - forget[i] * noise) + rest[i] * noise
-        return x + s[i] * normal_like(x, generator) if eta > 0 and i < len(indices) - 1 else x
+        return x + s[i] * normal_like(x, generator) if eta > 0 and i < len(chosen) - 1 else x
 
     return walk(step, x, t, on_step)
 
@@ -171,15 +187,14 @@ def ddim_invert(noise_model: NoiseModel, schedule: DiscreteSchedule, x0: Tensor,
     error vanishes as n_steps grows. Shapes: (B, *S) -> (B, *S). Source: Song, Meng & Ermon 2021, section 4.3.
     """
     check_start(noise_model, x0)
-    indices = _trailing(schedule, n_steps).flip(0)
-    later = schedule.alpha_bar[indices]
-    now = torch.cat([torch.ones(1).double(), later[:-1]])
-    forget, signal, keep, rest, t = columns(
-        x0, (1 - now).sqrt(), now.rsqrt(), later.sqrt(), (1 - later).sqrt(), torch.cat([indices[:1], indices])
-    )
+    upwards = _trailing(schedule, n_steps).flip(0)
+    later = schedule.alpha_bar[upwards]
+    now = torch.cat([later.new_ones(1), later[:-1]])
+    forget, signal, keep, rest = columns(x0, (1 - now).sqrt(), now.rsqrt(), later.sqrt(), (1 - later).sqrt())
+    t = torch.cat([upwards[:1], upwards]).to(x0.device)
 
     def step(i: int, x: Tensor) -> Tensor:
-        noise = score_at(noise_model, x, t[i + 1])
+        noise = score_at(noise_model, x, t[i + 1].expand(len(x)))
         return keep[i] * signal[i] * (x - forget[i] * noise) + rest[i] * noise
 
     return walk(step, x0, t, None)
@@ -202,42 +217,45 @@ def variational_bound(
     """
     check_start(noise_model, x, generator)
     one_of(variance, VARIANCES, "variance")
-    n_dims, last = x[0].numel(), schedule.alpha_bar[-1]
+    if not len(x):
+        return x.new_zeros(0, len(schedule) + 1)
+    dims, last = n_dims(x), schedule.alpha_bar[-1]
     chosen = schedule.posterior_variance if variance == "posterior" else schedule.betas
     chosen = torch.cat([schedule.betas[:1], chosen[1:]])
     ratio = schedule.posterior_variance / chosen
-    excess = 0.5 * n_dims * (ratio - 1 - torch.where(ratio > 0, ratio, 1).log())
-    excess[0] = 0.5 * n_dims * math.log(2 * math.pi * float(schedule.betas[0]))  # of the decoder's density
+    excess = 0.5 * dims * (ratio - 1 - torch.where(ratio > 0, ratio, 1).log())
+    excess[0] = 0.5 * dims * math.log(2 * math.pi * float(schedule.betas[0]))  # of the decoder's density
     # The mean's error is posterior_data times that of x_0, which is sqrt((1 - a) / a) times that of the noise.
     weight = schedule.posterior_data**2 * (1 - schedule.alpha_bar) / schedule.alpha_bar / (2 * chosen)
-    scale, spread, weight, excess, t = columns(
-        x, schedule.alpha_bar.sqrt(), (1 - schedule.alpha_bar).sqrt(), weight, excess, torch.arange(len(schedule))
+    scale, spread, weight, excess = columns(
+        x, schedule.alpha_bar.sqrt(), (1 - schedule.alpha_bar).sqrt(), weight, excess
     )
-    prior = 0.5 * (flat_sum(x**2) * last + n_dims * (-last - torch.log1p(-last)))
+    t = torch.arange(len(schedule), device=x.device)
+    prior = 0.5 * (flat_sum(x**2) * last + dims * (-last - torch.log1p(-last)))
     terms = [prior.to(x.dtype)]
     with sampling(x.detach()):
         for i in reversed(range(len(schedule))):
             noise = normal_like(x, generator)
-            value = score_at(noise_model, scale[i] * x + spread[i] * noise, t[i])
+            value = score_at(noise_model, scale[i] * x + spread[i] * noise, t[i].expand(len(x)))
             terms.append(weight[i] * flat_sum((noise - value) ** 2) + excess[i])
     return torch.stack(terms, 1)
 
 
 def _trailing(schedule: DiscreteSchedule, n_steps: int) -> Tensor:
-    at_least(n_steps, 1, "n_steps")
+    n_steps = at_least(n_steps, 1, "n_steps")
     n = len(schedule)
     if n_steps > n:
         raise ValueError(f"n_steps: expected at most the schedule's {n}, got {n_steps}")
-    return torch.round(n - torch.arange(n_steps, dtype=torch.float64) * n / n_steps).long() - 1
+    return torch.round(n - torch.arange(n_steps, dtype=torch.float64, device="cpu") * n / n_steps).long() - 1
 
 
-def _decreasing(indices: Tensor, schedule: DiscreteSchedule) -> Tensor:
-    if not isinstance(indices, Tensor) or indices.is_floating_point() or indices.ndim != 1 or not len(indices):
-        raise ValueError(f"indices: expected integers (n,), got {_describe(indices)}")
-    indices = indices.detach().long().cpu()
-    if not holds((indices >= 0) & (indices < len(schedule))) or not holds(indices.diff() < 0):
-        raise ValueError(f"indices: expected strictly decreasing values from 0 to {len(schedule) - 1}")
-    return indices
+def _decreasing(value: Tensor, schedule: DiscreteSchedule) -> Tensor:
+    value = indices(value, 0, len(schedule), "indices").cpu()
+    if value.ndim != 1 or not len(value):
+        raise ValueError(f"indices: expected integers (n,), got shape {tuple(value.shape)}")
+    if not settled(value.diff() < 0):
+        raise ValueError("indices: expected strictly decreasing values")
+    return value
 
 
 def _describe(value: object) -> str:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from coursework._arguments import at_least, batch, expand, finite, floating, holds, positive
-from coursework.sdes import as_time
+from coursework._arguments import at_least, batch, expand, finite, floating, positive, reals
+from coursework._derivatives import ordinary
+from coursework._watching import holds
 
 if TYPE_CHECKING:
     from coursework.sdes import SDE
@@ -56,15 +57,16 @@ class GaussianMixture:
         weights = means.new_ones(len(means)) if weights is None else weights
         _check_like_means(weights, means, "weights", [means.shape[:1]])
         positive(weights, "weights")
-        self._means = means.double()
-        self._eigenvalues, self._eigenvectors = _decompose(covariances, means)
-        self._rotated_means = self._means  # Q_k^T mu_k, (K, D)
-        if self._eigenvectors is not None:
-            self._rotated_means = torch.einsum("dke,kd->ke", self._eigenvectors, self._means)
-        self._log_weights = torch.log(weights.double() / weights.double().sum())
-        self._alpha = self._means.new_tensor(1.0)
-        self._sigma = self._means.new_tensor(0.0)
         self.dtype, self.device = means.dtype, means.device
+        with torch.inference_mode(False):  # a mixture that is made there has derivatives elsewhere
+            self._means, weights = ordinary(means).double(), ordinary(weights).double()
+            self._eigenvalues, self._eigenvectors = _decompose(covariances, means)
+            self._rotated_means = self._means  # Q_k^T mu_k, (K, D)
+            if self._eigenvectors is not None:
+                self._rotated_means = torch.einsum("dke,kd->ke", self._eigenvectors, self._means)
+            self._log_weights = torch.log(weights / weights.sum())
+            self._alpha = self._means.new_tensor(1.0)
+            self._sigma = self._means.new_tensor(0.0)
 
     # -- what the mixture is ---------------------------------------------------------------------------------------
 
@@ -133,7 +135,7 @@ class GaussianMixture:
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """n independent draws, (n, D), in the dtype of the means. Diffused point by point, n must be that B."""
-        at_least(n, 0, "n")
+        n = at_least(n, 0, "n")
         if self._alpha.ndim and n != len(self._alpha):
             raise ValueError(f"n: this mixture was diffused with {len(self._alpha)} values, got n = {n}")
         weights = self._log_weights.exp()
@@ -151,14 +153,14 @@ class GaussianMixture:
         """
         shapes = {tuple(self._alpha.shape)}
         for name, value in (("alpha", alpha), ("sigma", sigma)):
-            value = torch.as_tensor(value)
+            value = reals(value, name)
             finite(value, name)
             if value.ndim > 1:
                 raise ValueError(f"{name}: expected a number or shape (B,), got {tuple(value.shape)}")
             shapes.add(tuple(value.shape))
         if len(shapes - {()}) > 1:
             raise ValueError(f"alpha, sigma: expected numbers or one shape (B,), got {sorted(shapes - {()})}")
-        if not holds(torch.as_tensor(sigma) >= 0):
+        if not holds(reals(sigma, "sigma") >= 0):
             raise ValueError("sigma: expected values >= 0")
         noised = self._diffuse(alpha, sigma)
         if not holds((noised._alpha != 0) | (noised._sigma > 0)):
@@ -199,7 +201,7 @@ class GaussianMixture:
         return other
 
     def _diffuse(self, alpha: float | Tensor, sigma: float | Tensor) -> "GaussianMixture":
-        alpha, sigma = (torch.as_tensor(v, dtype=torch.float64, device=self.device) for v in (alpha, sigma))
+        alpha, sigma = (reals(v, "alpha, sigma").to(self.device, torch.float64) for v in (alpha, sigma))
         other = self._copy()
         other._alpha = alpha * self._alpha
         other._sigma = torch.hypot(alpha * self._sigma, sigma)
@@ -216,6 +218,11 @@ class GaussianMixture:
 
     def _check_points(self, x: Tensor) -> None:
         batch(x, "x")
+        self._check_form(x)
+
+    def _check_form(self, x: Tensor) -> None:
+        """What `_check_points` refuses without a look at values."""
+        floating(x, "x")
         if x.ndim != 2 or x.shape[1] != self.n_dims:
             raise ValueError(f"x: expected shape (B, {self.n_dims}), got {tuple(x.shape)}")
         if x.device != self.device:
@@ -365,7 +372,8 @@ class Posterior:
         centres = self.prior._rotated_means + gain * p.offsets
         mean = self._mean(p)
         rows = zip(p.responsibilities, within.expand_as(centres), centres, mean, strict=True)
-        return torch.stack([self._point_covariance(*row) for row in rows])
+        found = [self._point_covariance(*row) for row in rows]
+        return torch.stack(found) if found else mean.new_zeros(0, mean.shape[1], mean.shape[1])
 
     def _point_covariance(self, r: Tensor, within: Tensor, centres: Tensor, mean: Tensor) -> Tensor:
         """Shapes: (K,), (K, D), (K, D), (D,) -> (D, D)."""
@@ -377,18 +385,19 @@ class Posterior:
 def exact_score(density: Density, sde: "SDE") -> Callable[[Tensor, Tensor], Tensor]:
     """The score of the noisy law, score(x, t) = grad log p_t(x), for x_0 from `density` under `sde`.
 
-    Shapes: x (B, D), t 0-d or (B,) -> (B, D). A GaussianMixture's values are not looked at here, so that a solver's
-    loop never waits for the device, and its score brings `score.divergence(x, t)`, (B,), in closed form.
+    Shapes: x (B, D), t 0-d or (B,), in [0, T] -> (B, D). A GaussianMixture's values are not looked at here, so that a
+    solver's loop never waits for the device, and its score brings `score.divergence(x, t)`, (B,), in closed form.
     """
 
     def score(x: Tensor, t: float | Tensor) -> Tensor:
-        t = as_time(t)
+        t = sde.time(t)
         if isinstance(density, GaussianMixture):
+            density._check_form(x)
             return density._diffuse(sde.alpha(t), sde.sigma(t))._score(x)
         return density.diffuse(sde.alpha(t), sde.sigma(t)).score(x)
 
     if isinstance(density, GaussianMixture):
-        score.divergence = lambda x, t: density._diffuse(sde.alpha(as_time(t)), sde.sigma(as_time(t)))._laplacian(x)
+        score.divergence = lambda x, t: density._diffuse(sde.alpha(sde.time(t)), sde.sigma(sde.time(t)))._laplacian(x)
     return score
 
 
@@ -408,12 +417,12 @@ def _decompose(covariances: Tensor, means: Tensor) -> tuple[Tensor, Tensor | Non
     _check_like_means(covariances, means, "covariances", [(k, d, d), (k, d), (k,)])
     if covariances.ndim < 3:
         positive(covariances, "covariances")
-        return covariances.double().reshape(k, -1), None
+        return ordinary(covariances).double().reshape(k, -1), None
     if k * d * d > LARGEST_FULL:
         raise ValueError(f"covariances: K D^2 = {k * d * d:.3g} entries; at most {LARGEST_FULL:.0e}, or use (K, D)")
     if not torch.allclose(covariances, covariances.mT, rtol=1e-4, atol=1e-6 * float(covariances.abs().max())):
         raise ValueError("covariances: expected symmetric matrices")
-    eigenvalues, eigenvectors = torch.linalg.eigh(covariances.double())
+    eigenvalues, eigenvectors = torch.linalg.eigh(ordinary(covariances).double())
     if not bool((eigenvalues > 0).all()):
         raise ValueError(f"covariances: expected positive definite, got an eigenvalue {eigenvalues.min().item():.3g}")
     return eigenvalues, eigenvectors.transpose(0, 1).contiguous()

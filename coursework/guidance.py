@@ -5,27 +5,39 @@ Bayes' rule for scores: grad log p_t(x | y) = grad log p_t(x) + grad_x log p_t(y
 The guidance scale w: 0 is unconditional, 1 conditional, above 1 amplified.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from coursework._arguments import at_least, expand, finite, floating, like, one_of
+from coursework._arguments import (
+    at_least,
+    expand,
+    finite,
+    floating,
+    indices,
+    like,
+    n_dims,
+    number,
+    one_of,
+    positive_number,
+    wide,
+)
+from coursework._derivatives import depends, derivatives, leaf, ordinary
 from coursework._loops import (
     OnStep,
     TimedScore,
-    check_noisy,
     check_start,
     check_times,
     columns,
     normal_like,
     score_at,
+    score_times,
     walk,
 )
 from coursework.distributions import GaussianMixture, exact_score
 from coursework.reverse_sde import stochastic_heun, transition
-from coursework.sdes import SDE
+from coursework.sdes import SDE, as_time
 
 ConditionalScore = Callable[[Tensor, Tensor, Tensor], Tensor]
 Operator = Tensor | Callable[[Tensor], Tensor]
@@ -40,20 +52,23 @@ def classifier_guidance(score: TimedScore, log_prob_label: TimedScore, label: Te
     of p_t(x) p_t(label | x)^w at every t, but these are not the noisy laws of p_0(x) p_0(label | x)^w: what a solver
     samples is not that law. Source: Dhariwal & Nichol 2021, algorithm 1; Song et al. 2021, eq. 14.
     """
-    _number(scale, "scale")
+    scale, label = number(scale, "scale"), ordinary(indices(label, 0, None, "label"))
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
         value = score_at(score, x, t)
-        recording = torch.is_grad_enabled()
-        with torch.enable_grad():
-            leaf = x if x.requires_grad else x.detach().requires_grad_()
-            log_prob = log_prob_label(leaf, t)
+        recording = torch.is_grad_enabled() and x.requires_grad
+        with derivatives(x, as_time(t)) as (inner, time):
+            inner = leaf(inner)
+            log_prob = log_prob_label(inner, time)
+            floating(log_prob, "log_prob_label's value")
             if log_prob.ndim != 2 or len(log_prob) != len(x):
                 raise ValueError(
                     f"log_prob_label's value: expected shape ({len(x)}, n_classes), got {tuple(log_prob.shape)}"
                 )
-            chosen = log_prob.gather(1, _labels(label, x)[:, None]).sum()
-            (gradient,) = torch.autograd.grad(chosen, leaf, create_graph=recording and x.requires_grad)
+            if not depends(log_prob, inner, lambda x: log_prob_label(x, time), "log_prob_label"):
+                return value
+            chosen = log_prob.gather(1, _labels(indices(label, 0, log_prob.shape[1], "label"), x)[:, None]).sum()
+            (gradient,) = torch.autograd.grad(chosen, inner, create_graph=recording)
         return value + scale * gradient
 
     return guided
@@ -61,23 +76,25 @@ def classifier_guidance(score: TimedScore, log_prob_label: TimedScore, label: Te
 
 def classifier_free_guidance(
     conditional_score: ConditionalScore,
-    label: Tensor | int,
+    label: Tensor | int | None,
     scale: float,
     *,
     interval: tuple[float, float] | None = None,
 ) -> TimedScore:
     """s_0 + scale (s_c - s_0), s_c the score with the label, s_0 the one without: one call on twice the batch.
 
-    conditional_score(x, t, label), label long, -1 for none. The other convention, (1 + w) s_c - w s_0, has
+    conditional_score(x, t, label), label long, -1 (or None) for none. The other convention, (1 + w) s_c - w s_0, has
     w = scale - 1. interval: times (low, high) between which the scale holds; outside it is 1 (Kynkaanniemi et al.
     2024). Source: Ho & Salimans 2022, eq. 6.
     """
-    _number(scale, "scale")
-    if interval is not None and not 0 <= interval[0] < interval[1]:
-        raise ValueError(f"interval: expected 0 <= low < high, got {interval}")
+    scale, label = number(scale, "scale"), ordinary(indices(-1 if label is None else label, -1, None, "label"))
+    if interval is not None:
+        low, high = (number(end, "interval") for end in interval)
+        if not 0 <= low < high:
+            raise ValueError(f"interval: expected 0 <= low < high, got {interval}")
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
-        labels = _labels(label, x)
+        labels, t = _labels(label, x), as_time(t)
         both = torch.cat([labels, torch.full_like(labels, -1)])
         twice = torch.cat([x, x])
         value = conditional_score(twice, t if t.ndim == 0 else torch.cat([t, t]), both)
@@ -85,7 +102,7 @@ def classifier_free_guidance(
         conditional, unconditional = value.chunk(2)
         weight = torch.full_like(t, scale)
         if interval is not None:
-            weight = weight.where((t >= interval[0]) & (t <= interval[1]), 1.0)
+            weight = weight.where((t >= low) & (t <= high), 1.0)
         return unconditional + expand(weight, x, "t") * (conditional - unconditional)
 
     return guided
@@ -94,14 +111,22 @@ def classifier_free_guidance(
 def rescale(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
     """Give a guided prediction the conditional one's standard deviation over each point's elements, in part:
 
-    share guided std(conditional) / std(guided) + (1 - share) guided. Strong guidance enlarges it, which saturates
-    images. Shapes: (B, *S) each. Source: Lin et al. 2024, eq. 15 and 16.
+    share guided std(conditional) / std(guided) + (1 - share) guided; a constant one stays as it is. Strong guidance
+    enlarges it, which saturates images. Shapes: (B, *S) each. Source: Lin et al. 2024, eq. 15 and 16.
     """
+    floating(conditional, "conditional")
     like(guided, conditional, "guided", "conditional")
+    share = number(share, "share")
     if not 0 <= share <= 1:
         raise ValueError(f"share: expected a number in [0, 1], got {share}")
-    ratio = conditional.flatten(1).std(1) / guided.flatten(1).std(1)
+    wanted, spread = (_deviation(wide(x).flatten(1)) for x in (conditional, guided))
+    ratio = torch.where(spread > 0, wanted / spread, 1.0)
     return share * expand(ratio, guided, "guided") * guided + (1 - share) * guided
+
+
+def _deviation(x: Tensor) -> Tensor:
+    """The standard deviation of each row, 0 for one element. Shapes: (B, D) -> (B,)."""
+    return (x - x.mean(1, keepdim=True)).square().mean(1).sqrt()
 
 
 def dynamic_threshold(x0_hat: Tensor, quantile: float = 0.995) -> Tensor:
@@ -110,9 +135,12 @@ def dynamic_threshold(x0_hat: Tensor, quantile: float = 0.995) -> Tensor:
     For data in [-1, 1]. Shapes: (B, *S) -> (B, *S). Source: Saharia et al. 2022, section 2.3.
     """
     floating(x0_hat, "x0_hat")
+    quantile = number(quantile, "quantile")
     if not 0 < quantile <= 1:
         raise ValueError(f"quantile: expected a number in (0, 1], got {quantile}")
-    s = expand(x0_hat.flatten(1).abs().quantile(quantile, dim=1).clamp(min=1), x0_hat, "x0_hat")
+    if not x0_hat.numel():
+        return x0_hat
+    s = expand(wide(x0_hat).flatten(1).abs().quantile(quantile, dim=1).clamp(min=1), x0_hat, "x0_hat")
     return x0_hat.clamp(-s, s) / s
 
 
@@ -146,7 +174,8 @@ def posterior_score(
     one_of(method, METHODS, "method")
     floating(y, "y")
     finite(y, "y")
-    if not 0 <= noise_std < math.inf or (noise_std == 0 and method != "pseudoinverse"):
+    noise_std = number(noise_std, "noise_std")
+    if noise_std < 0 or (noise_std == 0 and method != "pseudoinverse"):
         raise ValueError(f"noise_std: expected a number > 0 (or 0 for 'pseudoinverse'), got {noise_std}")
     if method == "exact":
         if density is None:
@@ -155,20 +184,21 @@ def posterior_score(
     measured = _Measurement(operator, y)
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = (expand(v, x, "t") for v in (sde.alpha(t), sde.sigma(t)))
         recording = torch.is_grad_enabled() and x.requires_grad
-        with torch.enable_grad():
-            leaf = x if x.requires_grad else x.detach().requires_grad_()
-            value = score_at(score, leaf, t)
-            x0_hat = (leaf + sigma**2 * value) / alpha
+        with derivatives(x, sde.time(t)) as (inner, t):
+            alpha, sigma = (expand(v, x, "t") for v in (sde.alpha(t), sde.sigma(t)))
+            inner = leaf(inner)
+            value = score_at(score, inner, t)
+            depends(value, inner, lambda x: score(x, t), "score")
+            x0_hat = (inner + sigma**2 * value) / alpha
             gap = measured.gap(x0_hat)
             if method == "dps":
                 weighted = gap.detach() / noise_std**2
             else:
                 r2 = (sigma**2 / (alpha**2 + sigma**2)).reshape(-1, 1)
-                weighted = measured.solve(gap.detach(), r2, noise_std, x)
+                weighted = measured.solve(gap.detach(), r2, noise_std, inner)
             # gap depends on x through x0_hat alone: the gradient of -gap . weighted is J^T A^T weighted
-            (gradient,) = torch.autograd.grad(-(gap * weighted).sum(), leaf, create_graph=recording)
+            (gradient,) = torch.autograd.grad(-(gap * weighted).sum(), inner, create_graph=recording)
         return (value if recording else value.detach()) + gradient
 
     return guided
@@ -181,11 +211,12 @@ def condition(density: GaussianMixture, operator: Operator, y: Tensor, noise_std
     mu_k + G_k (y - A mu_k), covariances (I - G_k A) Sigma_k. Shapes: operator (M, D), y (M,).
     Source: Bishop 2006, eq. 2.116 and 2.117.
     """
+    floating(y, "y")
+    _check_operator(operator)
     a = _matrix(operator, density.means[:1]).double()
     if y.shape != a.shape[:1]:
         raise ValueError(f"y: expected shape ({len(a)},), got {tuple(y.shape)}")
-    if not 0 < noise_std < math.inf:
-        raise ValueError(f"noise_std: expected a number > 0, got {noise_std}")
+    noise_std = positive_number(noise_std, "noise_std")
     means, covariances = density.means.double(), density.covariances.double()
     noise = noise_std**2 * torch.eye(len(a), dtype=a.dtype, device=a.device)
     seen = a @ covariances @ a.mT + noise  # (K, M, M)
@@ -222,15 +253,20 @@ def inpaint(
     Shapes: x_known (B, *S), its unknown elements are not looked at; mask bool, (B, *S) or (*S), True where known.
     Source: Song et al. 2021, appendix I.2; Lugmayr et al. 2022, algorithm 1.
     """
-    at_least(n_resample, 1, "n_resample")
+    n_resample = at_least(n_resample, 1, "n_resample")
+    floating(x_known, "x_known")
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"mask: expected a torch.Tensor, got {type(mask).__name__}")
     if mask.dtype != torch.bool or mask.shape not in (x_known.shape, x_known.shape[1:]):
         raise ValueError(f"mask: expected bool of shape {tuple(x_known.shape)}, got {mask.dtype} {tuple(mask.shape)}")
+    if mask.device != x_known.device:
+        raise ValueError(f"mask: expected device {x_known.device} like x_known, got {mask.device}")
     known = x_known.where(mask, 0.0)
     check_start(score, known, generator)
     times = check_times(times, sde)
-    check_noisy(times[:-1], sde)
+    t = score_times(x_known, times[:-1], sde)
     r, g2 = transition(sde, times)
-    t, r, g2, g, alpha, sigma = columns(x_known, times, r, g2, g2.sqrt(), sde.alpha(times), sde.sigma(times))
+    r, g2, g, alpha, sigma = columns(x_known, r, g2, g2.sqrt(), sde.alpha(times), sde.sigma(times))
     last = len(times) - 2
 
     def step(i: int, x: Tensor) -> Tensor:
@@ -272,7 +308,9 @@ class _Measurement:
     """y = A x_0: the gap y - A x0_hat, and (r^2 A A^T + noise_std^2 I)^{-1} times it, in the eigenbasis of A A^T."""
 
     def __init__(self, operator: Operator, y: Tensor) -> None:
-        self.operator, self.y, self._basis = operator, y, None
+        _check_operator(operator)
+        self.operator = ordinary(operator) if isinstance(operator, Tensor) else operator
+        self.y, self._basis = ordinary(y), None
 
     def gap(self, x0_hat: Tensor) -> Tensor:
         """y - A x0_hat, (B, M)."""
@@ -296,31 +334,29 @@ class _Measurement:
         if self._basis is None:
             matrix = _matrix(self.operator, x[:1]).double()
             values, vectors = torch.linalg.eigh(matrix @ matrix.mT)
-            self._basis = values.clamp(min=0).to(gap), vectors.to(gap)
-        values, vectors = self._basis
+            self._basis = values.clamp(min=0), vectors
+        values, vectors = (part.to(gap) for part in self._basis)
         variance = r2 * values + noise_std**2
         floor = 1e-10 * variance.max(1, keepdim=True).values
         return ((gap @ vectors) / variance.clamp(min=floor)) @ vectors.mT
+
+
+def _check_operator(operator: Operator) -> None:
+    if not isinstance(operator, Tensor) and not callable(operator):
+        raise TypeError(f"operator: expected a tensor (M, D) or a function, got {type(operator).__name__}")
 
 
 def _matrix(operator: Operator, x: Tensor) -> Tensor:
     """The operator as a matrix (M, D): a function is applied to each unit vector of x's shape, (1, *S)."""
     if isinstance(operator, Tensor):
         return operator
-    n_dims = x[0].numel()
-    basis = torch.eye(n_dims, dtype=x.dtype, device=x.device).reshape(n_dims, *x.shape[1:])
+    basis = torch.eye(n_dims(x), dtype=x.dtype, device=x.device).reshape(-1, *x.shape[1:])
     with torch.no_grad():
         return operator(basis).flatten(1).mT
 
 
-def _labels(label: Tensor | int, x: Tensor) -> Tensor:
-    """Labels (B,) on x's device."""
-    labels = torch.as_tensor(label, device=x.device)
-    if labels.dtype != torch.long or labels.shape not in ((), x.shape[:1]):
-        raise ValueError(f"label: expected long ({len(x)},) or one integer, got {labels.dtype} {tuple(labels.shape)}")
-    return labels.expand(len(x))
-
-
-def _number(value: float, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{name}: expected a finite number, got {value!r}")
+def _labels(labels: Tensor, x: Tensor) -> Tensor:
+    """Labels for each point, (B,) on x's device, of one label or as many."""
+    if labels.shape not in ((), x.shape[:1]):
+        raise ValueError(f"label: expected one integer or shape ({len(x)},) like the batch, got {tuple(labels.shape)}")
+    return labels.to(x.device).expand(len(x))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from coursework._arguments import at_least, flat_sum, like, positive
+from coursework._arguments import at_least, flat_sum, like, positive_number
 from coursework._loops import OnStep, check_start, normal_like, walk
 from coursework.distributions import Density
 
@@ -32,8 +32,8 @@ def langevin(
     Source: Roberts & Tweedie 1996, section 1.4.1 (temperature 1).
     """
     check_start(score, x, generator)
-    times = _elapsed(step_size, n_steps)
-    positive(temperature, "temperature")
+    step_size, times = _elapsed(step_size, n_steps)
+    temperature = positive_number(temperature, "temperature")
     size = math.sqrt(step_size * temperature)
 
     def step(_: int, x: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def mala(
     Source: Roberts & Tweedie 1996, section 1.4.1.
     """
     check_start(density.score, x, generator)
-    times = _elapsed(step_size, n_steps)
+    step_size, times = _elapsed(step_size, n_steps)
     accepted = x.new_zeros(len(x))
     current, log_p, value = x, density.log_prob(x), _value(density.score, x)
 
@@ -83,14 +83,13 @@ def mala(
         return current
 
     x = walk(step, x, times, on_step)
-    return x, accepted.mean() / n_steps
+    return x, accepted.mean() / (len(times) - 1)
 
 
-def _elapsed(step_size: float, n_steps: int) -> Tensor:
-    """The times 0, step_size, ..., n_steps step_size, after a check of both."""
-    at_least(n_steps, 1, "n_steps")
-    positive(step_size, "step_size")
-    return step_size * torch.arange(n_steps + 1, dtype=torch.float64)
+def _elapsed(step_size: float, n_steps: int) -> tuple[float, Tensor]:
+    """step_size, and the times 0, step_size, ..., n_steps step_size, after a check of both."""
+    n_steps, step_size = at_least(n_steps, 1, "n_steps"), positive_number(step_size, "step_size")
+    return step_size, step_size * torch.arange(n_steps + 1, dtype=torch.float64, device="cpu")
 
 
 def _value(score: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

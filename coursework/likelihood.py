@@ -15,10 +15,21 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from coursework._arguments import at_least, flat_sum, floating, like, one_of, positive, unwatched
-from coursework._loops import TimedScore, check_noisy, check_start, score_at
+from coursework._arguments import (
+    at_least,
+    floating,
+    like,
+    n_dims,
+    number,
+    one_of,
+    positive_number,
+    wide,
+    wide_dtype,
+)
+from coursework._derivatives import depends, derivatives, leaf
+from coursework._loops import TimedScore, check_noisy, check_start, sampling, score_at, time_like
 from coursework.score_matching import draw_probe
-from coursework.sdes import SDE
+from coursework.sdes import SDE, as_time, end_time
 
 DIVERGENCES = ("exact", "rademacher", "gaussian")
 ROWS = 1 << 24  # entries of the Jacobian's rows that are computed at the same time: 128 MB in float64
@@ -45,30 +56,30 @@ def log_likelihood(
     log-density at T, (B, *S) -> (B,); by default the SDE's prior. rtol, atol: of Dormand and Prince's method, held by
     the worst point of the batch. t_min: where x is taken to lie (default: the SDE's).
 
+    Where x asks for a gradient, autograd records through the solver: the gradient reaches x and the score's parameters
+    (for a step of maximum-likelihood training let x ask for one). Parameters alone record nothing.
+
     Integrated are y = x / c, c^2 = alpha^2 + sigma^2, which stays of the data's size, and log p. Raises ValueError for
-    an unknown divergence, tolerances <= 0, a t_min where sigma is 0.
+    an unknown divergence, tolerances <= 0, a t_min where sigma is 0, and a score whose value is cut off from x.
     Source: Chen et al. 2018, theorem 1; Song et al. 2021, appendix D.2.
     """
     check_start(score, x, generator)
     one_of(divergence, DIVERGENCES, "divergence")
-    at_least(n_probes, 1, "n_probes")
-    positive(rtol, "rtol")
-    positive(atol, "atol")
-    start = sde.t_min if t_min is None else float(t_min)
-    if not 0 <= start < sde.T:
-        raise ValueError(f"t_min: expected 0 <= t_min < {sde.T}, got {start}")
-    check_noisy(torch.tensor([start, sde.T], dtype=torch.float64), sde)
+    n_probes = at_least(n_probes, 1, "n_probes")
+    rtol, atol = positive_number(rtol, "rtol"), positive_number(atol, "atol")
+    start = end_time(sde, t_min)
+    check_noisy(torch.tensor([start, sde.T], dtype=torch.float64, device="cpu"), sde)
     if not len(x):
         return x.new_zeros(0)
     probes = [] if divergence == "exact" else [draw_probe(x, divergence, generator) for _ in range(n_probes)]
-    with torch.no_grad(), unwatched():
+    with sampling(x):
         y, integral = _integrate(score, sde, x, probes, start, rtol, atol)
-    c = {t: math.hypot(float(sde.alpha(t)), float(sde.sigma(t))) for t in (start, sde.T)}
+    c = {t: math.hypot(float(sde.alpha(as_time(t))), float(sde.sigma(as_time(t)))) for t in (start, sde.T)}
     end = c[sde.T] * y
     log_prior = sde.prior_log_prob(end) if prior_log_prob is None else prior_log_prob(end)
     floating(log_prior, "prior_log_prob's value")
     like(log_prior, integral, "prior_log_prob's value", "one number a point")
-    return log_prior + x[0].numel() * math.log(c[sde.T] / c[start]) + integral
+    return log_prior + n_dims(x) * math.log(c[sde.T] / c[start]) + integral
 
 
 def bits_per_dim(log_prob: Tensor, n_dims: int, *, n_levels: int = 256, low: float = -1.0, high: float = 1.0) -> Tensor:
@@ -80,9 +91,9 @@ def bits_per_dim(log_prob: Tensor, n_dims: int, *, n_levels: int = 256, low: flo
     Source: Theis, van den Oord & Bethge 2016, section 3.1.
     """
     floating(log_prob, "log_prob")
-    at_least(n_dims, 1, "n_dims")
-    at_least(n_levels, 2, "n_levels")
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    n_dims, n_levels = at_least(n_dims, 1, "n_dims"), at_least(n_levels, 2, "n_levels")
+    low, high = number(low, "low"), number(high, "high")
+    if not low < high:
         raise ValueError(f"low, high: expected low < high, got {low}, {high}")
     return -log_prob / (n_dims * math.log(2)) + math.log2(n_levels / (high - low))
 
@@ -108,22 +119,22 @@ def _integrate(
 
     The flow is dy/dt = -(g / c)^2 (c s + y) / 2, its divergence in y -(g / c)^2 (c^2 tr ds/dx + D) / 2.
     """
-    n_dims = x[0].numel()
+    dims = n_dims(x)
 
     def rate(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         t = t.clamp(start, sde.T)  # the search for the first step size may look beyond the end
         c2 = sde.alpha(t) ** 2 + sde.sigma(t) ** 2
         c, pull = c2.sqrt(), sde.diffusion(t) ** 2 / (2 * c2)
         y = state[0]
-        value, trace = _score_and_divergence(score, (c * y).to(x.dtype), t.to(x.dtype), probes)
-        return -pull.to(x.dtype) * (c.to(x.dtype) * value + y), -pull * (c2 * trace.double() + n_dims)
+        value, trace = _score_and_divergence(score, (c * y).to(x.dtype), time_like(t, x), probes)
+        return -pull.to(y.dtype) * (c.to(y.dtype) * value + y), -pull * (c2 * trace.double() + dims)
 
     def norm(error: tuple[Tensor, Tensor]) -> Tensor:
         worst = error[0].square().flatten(1).mean(1).max().sqrt()
         return torch.maximum(worst.double(), error[1].abs().max())
 
     times = torch.tensor([start, sde.T], dtype=torch.float64, device=x.device)
-    first = float(sde.alpha(start) ** 2 + sde.sigma(start) ** 2) ** -0.5 * x
+    first = float(sde.alpha(times[0]) ** 2 + sde.sigma(times[0]) ** 2) ** -0.5 * wide(x)
     state = (first, torch.zeros(len(x), dtype=torch.float64, device=x.device))
     try:
         y, change = odeint(
@@ -138,28 +149,41 @@ def _score_and_divergence(score: TimedScore, x: Tensor, t: Tensor, probes: list[
     """score(x, t), and tr dscore/dx exactly (no probes) or by Hutchinson's estimate, (B,)."""
     if not probes and hasattr(score, "divergence"):
         return score_at(score, x, t), score.divergence(x, t)
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
+    keep_graph = torch.is_grad_enabled()
+    with derivatives(x, t) as (x, t):
+        x = leaf(x)
         value = score_at(score, x, t)
-        products = [_products(value, x, v[None])[0] for v in probes]
+        if not depends(value, x, lambda x: score(x, t), "score"):
+            return value, wide(x).new_zeros(len(x))
+        trace = _trace(value, x, probes, keep_graph)
+    return (value, trace) if keep_graph else (value.detach(), trace)
+
+
+def _trace(value: Tensor, x: Tensor, probes: list[Tensor], keep_graph: bool) -> Tensor:
+    """tr dvalue/dx at each point, (B,), exactly or the mean of v^T dvalue/dx v over the probes."""
     if probes:
-        trace = torch.stack([flat_sum(p * v) for p, v in zip(products, probes, strict=True)]).mean(0)
-        return value.detach(), trace
-    n_dims = x[0].numel()
+        v = torch.stack(probes)
+        return _quadratic_forms(value, x, v, keep_graph).mean(0)
+    dims = n_dims(x)
     size = max(1, ROWS // x.numel())
-    trace = x.new_zeros(len(x))
-    for rows in torch.arange(n_dims, device=x.device).split(size):
-        basis = torch.nn.functional.one_hot(rows, n_dims).to(x.dtype)
+    trace = x.new_zeros(len(x), dtype=wide_dtype(x))
+    for rows in torch.arange(dims, device=x.device).split(size):
+        basis = torch.nn.functional.one_hot(rows, dims).to(x.dtype)
         basis = basis[:, None].expand(-1, len(x), -1).reshape(len(rows), *x.shape)
-        trace = trace + (_products(value, x, basis) * basis).flatten(2).sum((0, 2))
-    return value.detach(), trace
+        trace = trace + _quadratic_forms(value, x, basis, keep_graph).sum(0)
+    return trace
 
 
-def _products(value: Tensor, x: Tensor, v: Tensor) -> Tensor:
-    """v^T dvalue/dx for each of n vectors at each point: v (n, B, *S) -> (n, B, *S)."""
-    if not value.requires_grad:
-        return torch.zeros_like(v)
+def _quadratic_forms(value: Tensor, x: Tensor, v: Tensor, keep_graph: bool) -> Tensor:
+    """v^T dvalue/dx v for each of n vectors at each point: v (n, B, *S) -> (n, B)."""
     (product,) = torch.autograd.grad(
-        value, x, v, retain_graph=True, is_grads_batched=True, allow_unused=True, materialize_grads=True
+        value,
+        x,
+        v,
+        retain_graph=True,
+        create_graph=keep_graph,
+        is_grads_batched=True,
+        allow_unused=True,
+        materialize_grads=True,
     )
-    return product
+    return (wide(product) * v).flatten(2).sum(2)

@@ -37,7 +37,7 @@ def make(recipe: Recipe) -> ScoreModel | Classifier:
     if recipe.task == "score" and isinstance(n_classes, int) and n_classes < N_CLASSES:
         raise ValueError(f"network: n_classes is {n_classes}, {recipe.data} has {N_CLASSES}")
     channels, size, _ = SHAPES[recipe.data]
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.inference_mode(False):
         torch.manual_seed(recipe.seed)
         try:
             if recipe.task == "classify":
@@ -70,7 +70,7 @@ def names() -> list[str]:
 
 
 def load(name: str | Path, *, device: torch.device | str = "cpu") -> ScoreModel | Classifier:
-    """A trained model, ready to use: in evaluation mode, its parameters asking for no gradient.
+    """A trained model, ready to use: in float32 and evaluation mode, its parameters asking for no gradient.
 
     name: one of `names()`, or the path of a file that `coursework train` wrote. A ScoreModel for a recipe whose task is
     "score": model(x, t, label=None), x as `data.load` scales it. A Classifier for "classify": model(x) -> logits.
@@ -89,7 +89,7 @@ def load_with_recipe(name: str | Path, *, device: torch.device | str = "cpu") ->
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from None
     checkpoints.load_into(model, checkpoints.part(tensors, "average."), path)
-    return model.to(device).eval().requires_grad_(False), recipe
+    return model.to(device, torch.float32).eval().requires_grad_(False), recipe
 
 
 def recipe_of(facts: Mapping[str, Any], path: Path) -> Recipe:

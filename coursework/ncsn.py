@@ -9,8 +9,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from coursework._arguments import at_least, batch, expand, flat_sum, floating, holds, like, positive
-from coursework._loops import OnStep, check_start, columns, normal_like, sampling, score_at, walk
+from coursework._arguments import (
+    at_least,
+    expand,
+    flat_sum,
+    floating,
+    like,
+    number,
+    positive,
+    positive_number,
+    some,
+)
+from coursework._loops import OnStep, check_start, columns, normal_like, sampling, score_at, time_like, walk
+from coursework._watching import remember, remembered, settled
 from coursework.sdes import VESDE
 
 LevelScore = Callable[[Tensor, Tensor], Tensor]
@@ -22,11 +33,11 @@ def geometric_noise_levels(sigma_max: float, sigma_min: float, n: int) -> Tensor
     Shape: (n,), float64. Raises ValueError unless sigma_max > sigma_min > 0 and n >= 2.
     Source: Song & Ermon 2019, section 4.1.
     """
-    at_least(n, 2, "n")
-    if not 0 < sigma_min < sigma_max < math.inf:
+    n, sigma_max, sigma_min = at_least(n, 2, "n"), number(sigma_max, "sigma_max"), number(sigma_min, "sigma_min")
+    if not 0 < sigma_min < sigma_max:
         raise ValueError(f"sigma_max, sigma_min: expected sigma_max > sigma_min > 0, got {sigma_max}, {sigma_min}")
-    ends = torch.tensor([sigma_max, sigma_min], dtype=torch.float64)
-    inner = torch.linspace(math.log(sigma_max), math.log(sigma_min), n, dtype=torch.float64).exp()[1:-1]
+    ends = torch.tensor([sigma_max, sigma_min], dtype=torch.float64, device="cpu")
+    inner = torch.linspace(math.log(sigma_max), math.log(sigma_min), n, dtype=torch.float64, device="cpu").exp()[1:-1]
     return torch.cat([ends[:1], inner, ends[1:]])
 
 
@@ -38,8 +49,8 @@ def level_overlap(ratio: float, n_dims: int) -> float:
     Phi(sqrt(2 D) (ratio - 1) + 3 ratio) - Phi(sqrt(2 D) (ratio - 1) - 3 ratio).
     Raises ValueError for ratio <= 1. Source: Song & Ermon 2020, section 3.2.
     """
-    at_least(n_dims, 1, "n_dims")
-    if not 1 < ratio < math.inf:
+    n_dims, ratio = at_least(n_dims, 1, "n_dims"), number(ratio, "ratio")
+    if not ratio > 1:
         raise ValueError(f"ratio: expected a finite value > 1, got {ratio}")
     shift = math.sqrt(2 * n_dims) * (ratio - 1)
     return _normal_cdf(shift + 3 * ratio) - _normal_cdf(shift - 3 * ratio)
@@ -51,7 +62,7 @@ def n_levels(sigma_max: float, sigma_min: float, n_dims: int, *, overlap: float 
     Raises ValueError unless sigma_max > sigma_min > 0, 0 < overlap < 1 and n_dims >= 5: in fewer dimensions |x| is
     spread so widely that any two levels overlap, and the rule says nothing. Source: Song & Ermon 2020, technique 2.
     """
-    at_least(n_dims, 5, "n_dims")
+    n_dims, overlap = at_least(n_dims, 5, "n_dims"), number(overlap, "overlap")
     geometric_noise_levels(sigma_max, sigma_min, 2)
     if not 0 < overlap < 1:
         raise ValueError(f"overlap: expected a number between 0 and 1, got {overlap}")
@@ -73,14 +84,15 @@ def langevin_step_size(sigmas: Tensor, n_steps_each: int) -> float:
     that makes it smallest, to 1e-5, times sigma_L^2. Shapes: sigmas (L,), decreasing, one ratio.
     Source: Song & Ermon 2020, technique 4 (their epsilon is half of it: their step is epsilon s + sqrt(2 epsilon) z).
     """
-    at_least(n_steps_each, 1, "n_steps_each")
+    n_steps_each = at_least(n_steps_each, 1, "n_steps_each")
     levels = _levels(sigmas, "sigmas")
     ratios = levels[:-1] / levels[1:]
-    if len(levels) < 2 or not holds(levels.diff() < 0) or float(ratios.max() - ratios.min()) > 1e-4 * float(ratios[0]):
+    decreasing = len(levels) > 1 and settled(levels.diff() < 0)
+    if not decreasing or float(ratios.max() - ratios.min()) > 1e-4 * float(ratios[0]):
         raise ValueError(
             "sigmas: expected at least two decreasing levels with one ratio, as geometric_noise_levels gives"
         )
-    a = torch.arange(1, 200_000, dtype=torch.float64) * 1e-5
+    a = torch.arange(1, 200_000, dtype=torch.float64, device="cpu") * 1e-5
     limit = 1 / (1 - a / 4)
     variance = (1 - a / 2) ** (2 * n_steps_each) * (ratios[0] ** 2 - limit) + limit
     return float(a[variance.argmin()] * levels[-1] ** 2)
@@ -93,8 +105,8 @@ def ncsn_loss(score: LevelScore, x: Tensor, sigmas: Tensor, *, generator: torch.
     reaches the score's parameters. Shapes: x (B, *S); sigmas (L,), > 0 -> ().
     Source: Song & Ermon 2019, eq. 5 and 6 with lambda = sigma^2.
     """
-    batch(x, "x")
-    levels = _levels(sigmas, "sigmas").to(x.device, x.dtype)
+    some(x, "x")
+    levels = time_like(_levels(sigmas, "sigmas"), x)
     chosen = levels[torch.randint(len(levels), (len(x),), generator=generator, device=x.device)]
     noise, sigma = normal_like(x, generator), expand(chosen, x, "sigmas")
     value = score(x + sigma * noise, chosen)
@@ -129,36 +141,47 @@ def annealed_langevin(
     """
     check_start(score, x, generator)
     levels = _levels(sigmas, "sigmas")
-    if not holds(levels.diff() < 0):
+    if not settled(levels.diff() < 0):
         raise ValueError("sigmas: expected strictly decreasing values")
-    positive(step_size, "step_size")
-    positive(temperature, "temperature")
-    at_least(n_steps_each, 1, "n_steps_each")
-    every = levels.repeat_interleave(n_steps_each)
-    alpha = step_size * (every / levels[-1]) ** 2
-    half, size, sigma = columns(x, alpha / 2, (alpha * temperature).sqrt(), every)
+    n_steps_each = at_least(n_steps_each, 1, "n_steps_each")
+    step_size, temperature = positive_number(step_size, "step_size"), positive_number(temperature, "temperature")
+    alpha = step_size * (levels / levels[-1]) ** 2
+    half, size = columns(x, alpha / 2, (alpha * temperature).sqrt())
+    sigma = time_like(levels, x).unbind()  # one tensor a level: the score may look at each once
 
     def step(i: int, x: Tensor) -> Tensor:
-        return x + half[i] * score_at(score, x, sigma[i]) + size[i] * normal_like(x, generator)
+        k = i // n_steps_each
+        return x + half[k] * score_at(score, x, sigma[k]) + size[k] * normal_like(x, generator)
 
-    x = walk(step, x, torch.cat([sigma[:1], sigma]), on_step)
+    every = levels.repeat_interleave(n_steps_each)
+    x = walk(step, x, time_like(torch.cat([every[:1], every]), x), on_step)
     if not denoise or not len(x):
         return x
     with sampling(x):
-        return x + sigma[-1] ** 2 * score_at(score, x, sigma[-1])
+        return x + (sigma[-1] ** 2).to(x.dtype) * score_at(score, x, sigma[-1])
 
 
 def noise_conditional(model: Callable[..., Tensor], sde: VESDE) -> LevelScore:
     """A score in time under the VE SDE as a score in sigma: score(x, sigma) = model(x, t), where sigma(t) = sigma.
 
-    t = ln(sigma / sigma_min) / ln(sigma_max / sigma_min). Raises TypeError for another SDE.
+    t = ln(sigma / sigma_min) / ln(sigma_max / sigma_min). Raises TypeError for another SDE; the score raises ValueError
+    for a sigma outside [sigma_min, sigma_max].
     """
     if not isinstance(sde, VESDE):
         raise TypeError(f"sde: expected a VESDE, got {type(sde).__name__}")
     width = math.log(sde.sigma_max / sde.sigma_min)
 
     def score(x: Tensor, sigma: Tensor) -> Tensor:
-        return model(x, torch.log(sigma / sde.sigma_min) / width)
+        t = torch.log(sigma / sde.sigma_min) / width
+        slack = 16 * torch.finfo(t.dtype).eps
+        if not remembered(sigma, sde):
+            if not settled((t > -slack) & (t < 1 + slack)):
+                got = f"{sigma.min():g} to {sigma.max():g}" if sigma.ndim else f"{sigma:g}"
+                raise ValueError(f"sigma: expected values in [{sde.sigma_min}, {sde.sigma_max}], got {got}")
+            remember(sigma, sde)
+        t = t.clamp(0, 1)
+        remember(t, (sde, True))
+        return model(x, t)
 
     return score
 

@@ -2,11 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
-from coursework._arguments import batch, expand, finite, floating, holds, like, one_of, positive
-from coursework.sdes import as_time
+from coursework._arguments import batch, expand, finite, floating, like, one_of, positive, reals, wide_dtype
+from coursework._watching import holds
 
 if TYPE_CHECKING:
     from coursework.sdes import SDE
@@ -32,9 +31,10 @@ def convert(
     one_of(target, PREDICTIONS, "target")
     batch(x_t, "x_t")
     like(value, x_t, "value", "x_t")
-    finite(torch.as_tensor(alpha), "alpha")
+    alpha = reals(alpha, "alpha")
+    finite(alpha, "alpha")
     positive(sigma, "sigma")
-    if source in ("score", "noise") and target in ("data", "velocity") and not holds(torch.as_tensor(alpha) != 0):
+    if source in ("score", "noise") and target in ("data", "velocity") and not holds(alpha != 0):
         raise ValueError(f"alpha: expected values other than 0 to turn {source} into {target}, got 0")
     return _convert(value, x_t, alpha, sigma, source, target)
 
@@ -68,6 +68,8 @@ def tweedie(x_t: Tensor, score_value: Tensor, alpha: float | Tensor, sigma: floa
 
     Shapes: x_t, score_value (B, *S); alpha, sigma numbers, 0-d or (B,) -> (B, *S).
     """
+    batch(x_t, "x_t")
+    like(score_value, x_t, "score_value", "x_t")
     return convert(score_value, x_t, alpha, sigma, source="score", target="data")
 
 
@@ -75,7 +77,8 @@ class ScoreModel(nn.Module):
     """A network as a score: `model(x, t, label=None)` -> grad log p_t(x), of x's shape.
 
     `network(x, t)`, or `network(x, t, label)` where a label is given, predicts what `prediction` names at times of
-    `sde`. Shapes: x (B, *S); t 0-d or (B,), handed on in x's dtype; label long (B,), -1 = no label.
+    `sde`. Shapes: x (B, *S); t 0-d or (B,), handed on in x's dtype (float32 where that is half precision);
+    label long (B,), -1 = no label. Raises ValueError for t outside [0, T] and where sigma is 0.
     """
 
     def __init__(self, network: nn.Module, sde: "SDE", prediction: str = "noise") -> None:
@@ -91,10 +94,11 @@ class ScoreModel(nn.Module):
         """The network's answer at (x, t) as `target`: "score", "noise", "data" or "velocity"."""
         one_of(target, PREDICTIONS, "target")
         floating(x, "x")
-        time = torch.as_tensor(t, dtype=x.dtype, device=x.device)
-        expand(time, x, "t")
+        t = self.sde.time(t, noisy=True)
+        expand(t, x, "t")
+        time = t.to(x.device, wide_dtype(x))
         value = self.network(x, time) if label is None else self.network(x, time, label)
+        floating(value, "network's value")
         value = value.to(x.dtype)  # autocast gives bfloat16
         like(value, x, "network's value", "x")
-        t = as_time(t)
         return _convert(value, x, self.sde.alpha(t), self.sde.sigma(t), self.prediction, target)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from coursework._arguments import at_least, finite, floating, like, positive
+from coursework._arguments import at_least, finite, floating, like, number, positive_number, wide
 from coursework._loops import (
     OnStep,
     Step,
@@ -24,6 +24,8 @@ from coursework._loops import (
     columns,
     sampling,
     score_at,
+    score_times,
+    time_like,
     walk,
 )
 from coursework.sdes import SDE
@@ -35,7 +37,6 @@ def euler(score: TimedScore, sde: SDE, x: Tensor, times: Tensor, *, on_step: OnS
     Shapes: x (B, *S) at times[0], times (n_steps + 1,) -> (B, *S) at times[-1]. Source: Song et al. 2021, eq. 13.
     """
     times = _checked(score, sde, x, times)
-    check_noisy(times[:-1], sde)
     v = _velocity(score, sde, x, times[:-1])
     (h,) = columns(x, times.diff())
     return walk(lambda i, x: x + h[i] * v(i, x), x, times, on_step)
@@ -48,7 +49,6 @@ def heun(score: TimedScore, sde: SDE, x: Tensor, times: Tensor, *, on_step: OnSt
     (there in sigma as the time).
     """
     times = _checked(score, sde, x, times)
-    check_noisy(times, sde)
     v = _velocity(score, sde, x, times)
     (h,) = columns(x, times.diff())
 
@@ -69,7 +69,6 @@ def rk4(score: TimedScore, sde: SDE, x: Tensor, times: Tensor, *, on_step: OnSte
     Shapes: x (B, *S) at times[0], times (n_steps + 1,) -> (B, *S) at times[-1].
     """
     times = _checked(score, sde, x, times)
-    check_noisy(times, sde)
     v = _velocity(score, sde, x, times)
     v_middle = _velocity(score, sde, x, 0.5 * (times[:-1] + times[1:]))
     (h,) = columns(x, times.diff())
@@ -102,26 +101,27 @@ def adaptive(
     Source: Dormand & Prince 1980.
     """
     check_start(score, x)
-    positive(rtol, "rtol")
-    positive(atol, "atol")
-    start, end = (sde.T if t_start is None else t_start), (sde.t_min if t_end is None else t_end)
-    times = check_times(torch.tensor([start, end], dtype=torch.float64), sde, upwards=True)
+    rtol, atol = positive_number(rtol, "rtol"), positive_number(atol, "atol")
+    start = sde.T if t_start is None else number(t_start, "t_start")
+    end = sde.t_min if t_end is None else number(t_end, "t_end")
+    times = check_times(torch.tensor([start, end], dtype=torch.float64, device="cpu"), sde, upwards=True)
     check_noisy(times, sde)
     if not len(x):
         return x
     low, high = float(times.min()), float(times.max())
 
-    def v(t: Tensor, x: Tensor) -> Tensor:
-        t = t.clamp(low, high)  # the search for the first step size may look beyond the end
-        return sde.probability_flow(x, t, score_at(score, x, t))
+    def v(t: Tensor, y: Tensor) -> Tensor:
+        t = time_like(t.clamp(low, high), y)  # the search for the first step size may look beyond the end
+        return sde.probability_flow(y, t, score_at(score, y.to(x.dtype), t).to(y.dtype))
 
     # `step_t` stops the last step at the end: torchdiffeq would step past it, perhaps to where sigma is not defined
     options = {"norm": lambda error: error.square().flatten(1).mean(1).max().sqrt(), "step_t": times[1:].to(x.device)}
     with sampling(x):
         try:
-            return odeint(v, x, times.to(x.device), rtol=rtol, atol=atol, method="dopri5", options=options)[-1]
+            y = odeint(v, wide(x), times.to(x.device), rtol=rtol, atol=atol, method="dopri5", options=options)[-1]
         except AssertionError as error:
             raise ValueError(f"rtol, atol: the step size vanishes; too small, or the score fails ({error})") from None
+    return y.to(x.dtype)
 
 
 def encode(
@@ -162,7 +162,7 @@ def interpolate(
         floating(value, name)
         finite(value, name)
     like(x_b, x_a, "x_b", "x_a")
-    at_least(n, 2, "n")
+    n = at_least(n, 2, "n")
     z_a, z_b = encode(score, sde, torch.stack([x_a, x_b]), t_min=t_min, rtol=rtol, atol=atol)
     w = torch.linspace(0, 1, n, dtype=x_a.dtype, device=x_a.device).reshape(-1, *[1] * x_a.ndim)
     return decode(score, sde, _great_circle(z_a, z_b, w), t_min=t_min, rtol=rtol, atol=atol)
@@ -171,7 +171,7 @@ def interpolate(
 def _great_circle(z_a: Tensor, z_b: Tensor, w: Tensor) -> Tensor:
     cosine = torch.nn.functional.cosine_similarity(z_a.flatten(), z_b.flatten(), dim=0)
     angle = torch.acos(cosine.clamp(-1, 1))
-    if float(angle.sin()) < 1e-4:
+    if float(angle.sin().detach()) < 1e-4:
         return (1 - w) * z_a + w * z_b
     return (torch.sin((1 - w) * angle) * z_a + torch.sin(w * angle) * z_b) / angle.sin()
 
@@ -183,5 +183,6 @@ def _checked(score: TimedScore, sde: SDE, x: Tensor, times: Tensor) -> Tensor:
 
 def _velocity(score: TimedScore, sde: SDE, x: Tensor, times: Tensor) -> Step:
     """(i, x) -> v(x, t_i), the coefficients for all t_i computed here."""
-    t, f, half_g2 = columns(x, times, sde.drift_coefficient(times), 0.5 * sde.diffusion(times) ** 2)
+    t = score_times(x, times, sde)
+    f, half_g2 = columns(x, sde.drift_coefficient(times), 0.5 * sde.diffusion(times) ** 2)
     return lambda i, x: f[i] * x - half_g2[i] * score_at(score, x, t[i])

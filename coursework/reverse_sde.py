@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from coursework._arguments import at_least, flat_sum, positive
+from coursework._arguments import at_least, positive_number, wide_dtype
 from coursework._loops import (
     OnStep,
     Step,
@@ -30,9 +30,11 @@ from coursework._loops import (
     normal_like,
     sampling,
     score_at,
+    score_times,
+    time_like,
     walk,
 )
-from coursework.sdes import SDE
+from coursework.sdes import SDE, as_time, end_time
 
 ROUNDING = 1e-13  # differences of times below it are rounding errors
 
@@ -71,7 +73,7 @@ def euler_maruyama(
     times = _checked(score, sde, x, times, generator)
     t, h = times[:-1], -times.diff()
     f, g = sde.drift_coefficient(t), sde.diffusion(t)
-    return _linear(score, x, times, (1 - h * f, h * g**2, g * h.sqrt()), final_noise, generator, on_step)
+    return _linear(score, sde, x, times, (1 - h * f, h * g**2, g * h.sqrt()), final_noise, generator, on_step)
 
 
 def reverse_diffusion(
@@ -91,7 +93,7 @@ def reverse_diffusion(
     """
     times = _checked(score, sde, x, times, generator)
     r, g2 = transition(sde, times)
-    return _linear(score, x, times, (2 - r, g2, g2.sqrt()), final_noise, generator, on_step)
+    return _linear(score, sde, x, times, (2 - r, g2, g2.sqrt()), final_noise, generator, on_step)
 
 
 def ancestral(
@@ -115,7 +117,7 @@ def ancestral(
     r, g2 = transition(sde, times)
     sigma = sde.sigma(times)
     noise = g2.sqrt() * sigma[1:] / sigma[:-1]
-    return _linear(score, x, times, (1 / r, g2 / r, noise), final_noise, generator, on_step)
+    return _linear(score, sde, x, times, (1 / r, g2 / r, noise), final_noise, generator, on_step)
 
 
 def stochastic_heun(
@@ -136,7 +138,6 @@ def stochastic_heun(
     there. Source: Kloeden & Platen 1992, section 15.1, whose order needs no more than that for noise without x in it.
     """
     times = _checked(score, sde, x, times, generator)
-    check_noisy(times, sde)
     h, g2 = -times.diff(), sde.diffusion(times) ** 2
     drift = _reverse_drift(score, sde, x, times)
     h, n = columns(x, h, torch.sqrt(0.5 * h * (g2[:-1] + g2[1:])))
@@ -165,9 +166,10 @@ def predictor_corrector(
 ) -> Tensor:
     """At every time t of the grid: Langevin steps on p_t (the corrector), then one predictor step from t to s.
 
-    Corrector: x <- x + e s(x, t) + sqrt(2 e) z,  e = 2 r^2 (snr |z| / |s|)^2, with |z| and |s| averaged over the batch.
-    On VP r^2 is 1 - beta_i, on VE 1. The last predictor step adds no noise. Because snr is fixed, the corrector's own
-    law is too wide: on N(0, v I) its variance is v (1 + snr^2) in large batches, 1.026 v at snr = 0.16.
+    Corrector: x <- x + e s(x, t) + sqrt(2 e) z,  e = 2 r^2 (snr |z| / |s|)^2, with |z| and |s| averaged over the batch;
+    no step where the score is 0 everywhere. On VP r^2 is 1 - beta_i, on VE 1. The last predictor step adds no noise.
+    Because snr is fixed, the corrector's own law is too wide: on N(0, v I) its variance is v (1 + snr^2) in large
+    batches, 1.026 v at snr = 0.16.
 
     `predictor` is a solver of this module, or another that goes on with the state that its `on_step` returns.
 
@@ -176,15 +178,15 @@ def predictor_corrector(
     Source: Song et al. 2021, algorithms 4 and 5; the order and the batch means are those of their code.
     """
     times = _checked(score, sde, x, times, generator)
-    at_least(n_corrector_steps, 0, "n_corrector_steps")
-    positive(snr, "snr")
-    r, _ = transition(sde, times)
-    t, r = columns(x, times[:-1], r)
+    n_corrector_steps, snr = at_least(n_corrector_steps, 0, "n_corrector_steps"), positive_number(snr, "snr")
+    t, (r,) = score_times(x, times[:-1], sde), columns(x, transition(sde, times)[0])
 
     def correct(i: int, x: Tensor) -> Tensor:
         for _ in range(n_corrector_steps):
             s, z = score_at(score, x, t[i]), normal_like(x, generator)
-            e = 2 * (r[i] * snr * _mean_norm(z) / _mean_norm(s)) ** 2
+            size = _mean_norm(s)
+            ratio = _mean_norm(z) / size.where(size > 0, math.inf)  # a score of 0 everywhere moves nothing
+            e = (2 * (r[i] * snr * ratio) ** 2).to(x.dtype)
             x = x + e * s + torch.sqrt(2 * e) * z
         return x
 
@@ -222,10 +224,9 @@ def adaptive_sde(
     Source: the pair of Jolicoeur-Martineau et al. 2021, algorithm 1; the bridge of Rackauckas & Nie 2017.
     """
     check_start(score, x, generator)
-    positive(rtol, "rtol")
-    positive(atol, "atol")
-    end = sde.t_min if t_min is None else float(t_min)
-    times = check_times(torch.tensor([sde.T, end], dtype=torch.float64), sde)
+    rtol, atol = positive_number(rtol, "rtol"), positive_number(atol, "atol")
+    end = end_time(sde, t_min)
+    times = check_times(torch.tensor([sde.T, end], dtype=torch.float64, device="cpu"), sde)
     check_noisy(times, sde)
     if not len(x):
         return x, 0
@@ -245,13 +246,13 @@ def adaptive_sde(
             h_next = h * min(5.0, max(0.2, 0.9 * max(error, 1e-6) ** (-2 / 3)))
             if error <= 1:
                 x, t, drift, n_steps = x_next, s, None, n_steps + 1
-                x = after_step(on_step, n_steps - 1, torch.tensor(t, dtype=torch.float64), x)
+                x = after_step(on_step, n_steps - 1, as_time(t), x)
                 continue
             path.put_back()
             if h_next < ROUNDING:
                 raise ValueError(f"rtol, atol: the step size vanishes at t = {t:g}; too small, or the score fails")
-        time = torch.tensor(end, dtype=torch.float64)
-        x = x + float(sde.sigma(time)) ** 2 * score_at(score, x, time.to(x.device, x.dtype))
+        time = as_time(end)
+        x = x + float(sde.sigma(time)) ** 2 * score_at(score, x, time_like(time, x))
     return x, n_calls + 1
 
 
@@ -289,18 +290,18 @@ class _BrownianPath:
 
 def _drift(score: TimedScore, sde: SDE, x: Tensor, t: float) -> Tensor:
     """f(t) x - g(t)^2 s(x, t)."""
-    time = torch.tensor(t, dtype=torch.float64)
-    value = score_at(score, x, time.to(x.device, x.dtype))
+    time = as_time(t)
+    value = score_at(score, x, time_like(time, x))
     return float(sde.drift_coefficient(time)) * x - _g2(sde, t) * value
 
 
 def _g2(sde: SDE, t: float) -> float:
-    return float(sde.diffusion(torch.tensor(t, dtype=torch.float64))) ** 2
+    return float(sde.diffusion(as_time(t))) ** 2
 
 
 def _error(difference: Tensor, scale: Tensor) -> float:
     """The largest root mean square over the batch; infinite where something is not a number."""
-    error = float((difference / scale).square().flatten(1).mean(1).max().sqrt())
+    error = float((difference / scale).detach().square().flatten(1).mean(1).max().sqrt())
     return math.inf if math.isnan(error) else error
 
 
@@ -310,7 +311,11 @@ def _checked(score: TimedScore, sde: SDE, x: Tensor, times: Tensor, generator: t
 
 
 def transition(sde: SDE, times: Tensor) -> tuple[Tensor, Tensor]:
-    """r = alpha_t / alpha_s and G^2 = sigma_t^2 - r^2 sigma_s^2 of every step, (n_steps,) each: q(x_t | x_s)'s."""
+    """r = alpha_t / alpha_s and G^2 = sigma_t^2 - r^2 sigma_s^2 of every step, (n_steps,) each: q(x_t | x_s)'s.
+
+    Raises what the solvers raise for times.
+    """
+    times = check_times(times, sde)
     alpha, sigma = sde.alpha(times), sde.sigma(times)
     r = alpha[:-1] / alpha[1:]
     return r, sigma[:-1] ** 2 - (r * sigma[1:]) ** 2
@@ -318,6 +323,7 @@ def transition(sde: SDE, times: Tensor) -> tuple[Tensor, Tensor]:
 
 def _linear(
     score: TimedScore,
+    sde: SDE,
     x: Tensor,
     times: Tensor,
     coefficients: tuple[Tensor, Tensor, Tensor],
@@ -326,7 +332,8 @@ def _linear(
     on_step: OnStep | None,
 ) -> Tensor:
     """x <- a x + b s(x, t) + c z with (a, b, c) for every step: what solvers with one score call have in common."""
-    t, a, b, c = columns(x, times[:-1], *coefficients)
+    t = score_times(x, times[:-1], sde)
+    a, b, c = columns(x, *coefficients)
     last = len(a) - 1
 
     def step(i: int, x: Tensor) -> Tensor:
@@ -338,9 +345,10 @@ def _linear(
 
 def _reverse_drift(score: TimedScore, sde: SDE, x: Tensor, times: Tensor) -> Step:
     """(i, x) -> f(t_i) x - g(t_i)^2 s(x, t_i)."""
-    t, f, g2 = columns(x, times, sde.drift_coefficient(times), sde.diffusion(times) ** 2)
+    t = score_times(x, times, sde)
+    f, g2 = columns(x, sde.drift_coefficient(times), sde.diffusion(times) ** 2)
     return lambda i, x: f[i] * x - g2[i] * score_at(score, x, t[i])
 
 
 def _mean_norm(x: Tensor) -> Tensor:
-    return flat_sum(x**2).sqrt().mean()
+    return torch.linalg.vector_norm(x.flatten(1), dim=1, dtype=wide_dtype(x)).mean()

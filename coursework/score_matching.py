@@ -10,8 +10,22 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from coursework._arguments import at_least, batch, expand, flat_sum, floating, like, one_of, positive
+from coursework._arguments import (
+    at_least,
+    batch,
+    expand,
+    flat_sum,
+    floating,
+    like,
+    n_dims,
+    one_of,
+    positive,
+    some,
+    wide_dtype,
+)
+from coursework._derivatives import depends, derivatives, leaf
 from coursework._loops import normal_like
+from coursework._watching import remember
 
 if TYPE_CHECKING:
     from coursework.sdes import SDE
@@ -26,7 +40,7 @@ def explicit_score_matching(score: Score, x: Tensor, target: Score) -> Tensor:
 
     Source: Vincent 2011, section 3 (his name: explicit score matching).
     """
-    batch(x, "x")
+    some(x, "x")
     return 0.5 * flat_sum((_value(score, x) - _value(target, x, "target")) ** 2).mean()
 
 
@@ -36,11 +50,12 @@ def implicit_score_matching(score: Score, x: Tensor) -> Tensor:
     Equals the Fisher divergence to the law of x less 1/2 E|grad log p|^2, if p s vanishes at infinity.
     Source: Hyvarinen 2005, theorem 1. Many texts call this objective explicit; Vincent 2011 calls it implicit.
     """
-    batch(x, "x")
+    some(x, "x")
     keep_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        x = _leaf(x)
+    with derivatives(x) as (x,):
+        x = leaf(x)
         value = _value(score, x)
+        depends(value, x, score, "score")
         trace = _exact_trace(value, x, keep_graph)
     return (trace + 0.5 * flat_sum(value**2)).mean()
 
@@ -60,13 +75,14 @@ def sliced_score_matching(
     `projection` is "rademacher" (entries +-1), "gaussian" or "sphere" (radius sqrt(D)). One forward pass and
     `n_projections` backward passes. Source: Song, Garg, Shi & Ermon 2019, section 3.
     """
-    batch(x, "x")
-    at_least(n_projections, 1, "n_projections")
+    some(x, "x")
+    n_projections = at_least(n_projections, 1, "n_projections")
     one_of(projection, PROBES, "projection")
     keep_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        x = _leaf(x)
+    with derivatives(x) as (x,):
+        x = leaf(x)
         value = _value(score, x)
+        depends(value, x, score, "score")
         losses = []
         for _ in range(n_projections):
             v = draw_probe(x, projection, generator)
@@ -83,7 +99,7 @@ def denoising_score_matching(
     Shapes: x (B, *S); sigma a number, 0-d or (B,), > 0 -> (). Its minimum is not 0 but the floor
     1/2 (D / sigma^2 - E|grad log p_sigma|^2). Source: Vincent 2011, section 4.
     """
-    batch(x, "x")
+    some(x, "x")
     positive(sigma, "sigma")
     sigma = expand(sigma, x, "sigma")
     noise = normal_like(x, generator)
@@ -100,12 +116,13 @@ def hutchinson_trace(
     Source: Hutchinson 1990; Skilling 1989.
     """
     batch(x, "x")
-    at_least(n_probes, 1, "n_probes")
+    n_probes = at_least(n_probes, 1, "n_probes")
     one_of(probe, PROBES, "probe")
     keep_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        x = _leaf(x)
-        value = _value(fn, x)
+    with derivatives(x) as (x,):
+        x = leaf(x)
+        value = _value(fn, x, "fn")
+        depends(value, x, fn, "fn")
         forms = [_quadratic_form(value, x, draw_probe(x, probe, generator), keep_graph) for _ in range(n_probes)]
     return torch.stack(forms).mean(0)
 
@@ -126,12 +143,12 @@ def denoising_objective(
     `model(x_t, t)` or `model(x_t, t, label)` is a score. t is uniform on [t_min, T] for each point, or `times`, 0-d or
     (B,); the noise is standard normal, or `noise`, (B, *S). weighting: "noise" (lambda = sigma^2: the noise-prediction
     loss), "likelihood" (lambda = g^2: a bound on the log-likelihood, Song, Durkan, Murray & Ermon 2021, theorem 1),
-    "uniform" (lambda = 1).
+    "uniform" (lambda = 1). Raises ValueError for times outside [0, T] and where sigma is 0.
     Source: Song et al. 2021, eq. 7, with a factor 1/2.
     """
-    batch(x, "x")
+    some(x, "x")
     one_of(weighting, WEIGHTINGS, "weighting")
-    t = _uniform_time(sde, x, generator) if times is None else _given_times(times, x)
+    t = _uniform_time(sde, x, generator) if times is None else _given_times(sde, times, x)
     noise = normal_like(x, generator) if noise is None else noise
     x_t = sde.perturb(x, t, noise)
     value = model(x_t, t) if label is None else model(x_t, t, label)
@@ -145,24 +162,22 @@ def denoising_objective(
 
 
 def _uniform_time(sde: "SDE", x: Tensor, generator: torch.Generator | None) -> Tensor:
-    u = torch.rand(len(x), generator=generator, dtype=x.dtype, device=x.device)
-    return sde.t_min + (sde.T - sde.t_min) * u
+    u = torch.rand(len(x), generator=generator, dtype=wide_dtype(x), device=x.device)
+    t = sde.t_min + (sde.T - sde.t_min) * u
+    remember(t, (sde, True))
+    return t
 
 
-def _given_times(times: Tensor, x: Tensor) -> Tensor:
+def _given_times(sde: "SDE", times: Tensor, x: Tensor) -> Tensor:
     floating(times, "times")
     expand(times, x, "times")
-    return times.to(x.dtype)
+    return sde.time(times.to(wide_dtype(x)), "times", noisy=True)
 
 
 def _value(score: Score, x: Tensor, name: str = "score") -> Tensor:
     value = score(x)
     like(value, x, f"{name}'s value", "x")
     return value
-
-
-def _leaf(x: Tensor) -> Tensor:
-    return x if x.requires_grad else x.detach().requires_grad_()
 
 
 def _vector_jacobian(value: Tensor, x: Tensor, v: Tensor, keep_graph: bool) -> Tensor:
@@ -180,17 +195,19 @@ def _quadratic_form(value: Tensor, x: Tensor, v: Tensor, keep_graph: bool) -> Te
 
 
 def _exact_trace(value: Tensor, x: Tensor, keep_graph: bool) -> Tensor:
-    basis = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device)
+    basis = torch.eye(n_dims(x), dtype=x.dtype, device=x.device)
     rows = (e.expand(len(x), -1).reshape(x.shape) for e in basis)
     return torch.stack([_quadratic_form(value, x, e, keep_graph) for e in rows]).sum(0)
 
 
 def draw_probe(x: Tensor, kind: str, generator: torch.Generator | None) -> Tensor:
     """A random v like x with E[vv^T] = I at each point; kind is one of PROBES."""
+    floating(x, "x")
+    one_of(kind, PROBES, "kind")
     if kind == "rademacher":
         return torch.randint(0, 2, x.shape, generator=generator, device=x.device).to(x.dtype) * 2 - 1
     v = normal_like(x, generator)
     if kind == "gaussian":
         return v
-    norm = expand(flat_sum(v**2).sqrt(), v, "v")
-    return v * (x[0].numel() ** 0.5 / norm)
+    norm = expand(torch.linalg.vector_norm(v.flatten(1), dim=1), v, "v")
+    return v * (n_dims(x) ** 0.5 / norm)

@@ -9,12 +9,14 @@ import math
 import torch
 from torch import Tensor
 
-from coursework._arguments import at_least, batch, expand, flat_sum, floating, like
+from coursework._arguments import at_least, batch, expand, flat_sum, floating, like, positive_number, real
+from coursework._watching import remember, remembered, settled
 
 
 def as_time(t: float | Tensor, name: str = "t") -> Tensor:
     """Return `t` as a floating-point tensor; a Python number becomes float64, so that coefficients lose nothing."""
-    t = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
+    if not isinstance(t, Tensor):
+        return torch.tensor(real(t, name), dtype=torch.float64, device="cpu")
     floating(t, name)
     return t
 
@@ -23,6 +25,7 @@ class SDE:
     """A linear SDE. `t` is a number, 0-d or (B,); coefficients come back in t's shape and dtype.
 
     `t_min` is where solvers and likelihoods stop near the data; `prior_std` the standard deviation of the prior at T.
+    Methods raise ValueError for t outside [0, T], NaN among them, TypeError for what is no time.
     """
 
     T: float = 1.0
@@ -44,6 +47,20 @@ class SDE:
         """g(t), in 1 / sqrt(time)."""
         raise NotImplementedError("diffusion: an SDE supplies its own")
 
+    def time(self, t: float | Tensor, name: str = "t", *, noisy: bool = False) -> Tensor:
+        """`t` as `as_time` gives it, refused outside [0, T] up to rounding, and if `noisy` where sigma(t) is 0."""
+        t = as_time(t, name)
+        if torch.compiler.is_compiling() or remembered(t, (self, True)) or (not noisy and remembered(t, (self, False))):
+            return t
+        if not settled((t >= 0) & (t <= self.T * (1 + 4 * torch.finfo(t.dtype).eps))):
+            got = f"{t.min():g} to {t.max():g}" if t.ndim else f"{t:g}"
+            raise ValueError(f"{name}: expected values in [0, {self.T}], got {got}")
+        if noisy and not settled(torch.as_tensor(self.sigma(t)) > 0):
+            raise ValueError(f"{name}: the score is asked where sigma is 0; stop at a later time, say {self.t_min}")
+        if not t.is_inference():
+            remember(t, (self, noisy))
+        return t
+
     @property
     def prior_std(self) -> float:
         """Standard deviation of the prior N(0, prior_std^2 I): sigma(T), unless the SDE says otherwise."""
@@ -51,11 +68,12 @@ class SDE:
 
     def drift(self, x: Tensor, t: float | Tensor) -> Tensor:
         """f(t) x. Shapes: x (B, *S) -> (B, *S)."""
-        return expand(self.drift_coefficient(as_time(t)), x, "t") * x
+        floating(x, "x")
+        return expand(self.drift_coefficient(self.time(t)), x, "t") * x
 
     def log_snr(self, t: float | Tensor) -> Tensor:
-        """log(alpha(t)^2 / sigma(t)^2), decreasing in t."""
-        t = as_time(t)
+        """log(alpha(t)^2 / sigma(t)^2), decreasing in t; infinite where sigma(t) is 0."""
+        t = self.time(t)
         return 2 * (torch.log(self.alpha(t)) - torch.log(self.sigma(t)))
 
     def time_of_log_snr(self, log_snr: float | Tensor) -> Tensor:
@@ -74,31 +92,38 @@ class SDE:
         low, high = torch.zeros_like(target), torch.full_like(target, self.T)
         for _ in range(64):
             middle = (low + high) / 2
+            remember(middle, (self, False))
             earlier = self.log_snr(middle) > target
             low, high = torch.where(earlier, middle, low), torch.where(earlier, high, middle)
         return ((low + high) / 2).to(given.dtype)
 
     def perturb(self, x0: Tensor, t: float | Tensor, noise: Tensor) -> Tensor:
         """x_t = alpha(t) x_0 + sigma(t) noise. Shapes: x0, noise (B, *S) -> (B, *S)."""
+        floating(x0, "x0")
         like(noise, x0, "noise", "x0")
-        t = as_time(t)
+        t = self.time(t)
         return expand(self.alpha(t), x0, "t") * x0 + expand(self.sigma(t), x0, "t") * noise
 
     def kernel_score(self, x_t: Tensor, x0: Tensor, t: float | Tensor) -> Tensor:
-        """Score of the kernel, grad_{x_t} log p(x_t | x_0) = -(x_t - alpha(t) x_0) / sigma(t)^2."""
+        """Score of the kernel, grad_{x_t} log p(x_t | x_0) = -(x_t - alpha(t) x_0) / sigma(t)^2, where sigma(t) > 0."""
+        floating(x_t, "x_t")
         like(x0, x_t, "x0", "x_t")
-        t = as_time(t)
+        t = self.time(t, noisy=True)
         return -(x_t - expand(self.alpha(t), x_t, "t") * x0) / expand(self.sigma(t), x_t, "t") ** 2
 
     def reverse_drift(self, x: Tensor, t: float | Tensor, score_value: Tensor) -> Tensor:
         """Drift of the reverse-time SDE, f(t) x - g(t)^2 s, for dt < 0 (Anderson 1982; Song et al. 2021, eq. 6)."""
+        floating(x, "x")
         like(score_value, x, "score_value", "x")
-        return self.drift(x, t) - expand(self.diffusion(as_time(t)), x, "t") ** 2 * score_value
+        t = self.time(t)
+        return self.drift(x, t) - expand(self.diffusion(t), x, "t") ** 2 * score_value
 
     def probability_flow(self, x: Tensor, t: float | Tensor, score_value: Tensor) -> Tensor:
         """Right-hand side of the probability-flow ODE, f(t) x - g(t)^2 s / 2 (Song et al. 2021, eq. 13)."""
+        floating(x, "x")
         like(score_value, x, "score_value", "x")
-        return self.drift(x, t) - 0.5 * expand(self.diffusion(as_time(t)), x, "t") ** 2 * score_value
+        t = self.time(t)
+        return self.drift(x, t) - 0.5 * expand(self.diffusion(t), x, "t") ** 2 * score_value
 
     def prior_sample(
         self,
@@ -127,17 +152,17 @@ class VPSDE(SDE):
     prior_std = 1.0
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
-        if not 0 < beta_min <= beta_max < math.inf:
+        self.beta_min, self.beta_max = real(beta_min, "beta_min"), real(beta_max, "beta_max")
+        if not 0 < self.beta_min <= self.beta_max < math.inf:
             raise ValueError(f"beta_min, beta_max: expected 0 < beta_min <= beta_max, got {beta_min}, {beta_max}")
-        self.beta_min, self.beta_max = float(beta_min), float(beta_max)
 
     def beta(self, t: float | Tensor) -> Tensor:
         """beta(t) = beta_min + t (beta_max - beta_min), in 1 / time."""
-        return self.beta_min + as_time(t) * (self.beta_max - self.beta_min)
+        return self.beta_min + self.time(t) * (self.beta_max - self.beta_min)
 
     def integrated_beta(self, t: float | Tensor) -> Tensor:
         """B(t), the integral of beta from 0 to t."""
-        t = as_time(t)
+        t = self.time(t)
         return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
 
     def alpha(self, t: float | Tensor) -> Tensor:
@@ -182,21 +207,21 @@ class VESDE(SDE):
     t_min = 1e-5
 
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0) -> None:
-        if not 0 < sigma_min < sigma_max < math.inf:
+        self.sigma_min, self.sigma_max = real(sigma_min, "sigma_min"), real(sigma_max, "sigma_max")
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
             raise ValueError(f"sigma_min, sigma_max: expected 0 < sigma_min < sigma_max, got {sigma_min}, {sigma_max}")
-        self.sigma_min, self.sigma_max = float(sigma_min), float(sigma_max)
 
     def alpha(self, t: float | Tensor) -> Tensor:
         """1."""
-        return torch.ones_like(as_time(t))
+        return torch.ones_like(self.time(t))
 
     def sigma(self, t: float | Tensor) -> Tensor:
         """sigma_min (sigma_max / sigma_min)^t."""
-        return self.sigma_min * torch.exp(as_time(t) * math.log(self.sigma_max / self.sigma_min))
+        return self.sigma_min * torch.exp(self.time(t) * math.log(self.sigma_max / self.sigma_min))
 
     def drift_coefficient(self, t: float | Tensor) -> Tensor:
         """0."""
-        return torch.zeros_like(as_time(t))
+        return torch.zeros_like(self.time(t))
 
     def diffusion(self, t: float | Tensor) -> Tensor:
         """sigma(t) sqrt(2 ln(sigma_max / sigma_min))."""
@@ -205,15 +230,15 @@ class VESDE(SDE):
 
 def uniform_times(sde: SDE, n_steps: int, *, t_min: float | None = None) -> Tensor:
     """Times equally spaced from T down to t_min (default: the SDE's). Shape: (n_steps + 1,), float64."""
-    t_min = _grid_end(sde, n_steps, t_min)
-    return torch.linspace(sde.T, t_min, n_steps + 1, dtype=torch.float64)
+    n_steps, t_min = _grid(sde, n_steps, t_min)
+    return torch.linspace(sde.T, t_min, n_steps + 1, dtype=torch.float64, device="cpu")
 
 
 def log_snr_times(sde: SDE, n_steps: int, *, t_min: float | None = None) -> Tensor:
     """Times from T down to t_min, equally spaced in log-SNR (Lu et al. 2022). Shape: (n_steps + 1,), float64."""
-    t_min = _grid_end(sde, n_steps, t_min)
+    n_steps, t_min = _grid(sde, n_steps, t_min)
     first, last = _end_log_snrs(sde, t_min)
-    inner = torch.linspace(first, last, n_steps + 1, dtype=torch.float64)[1:-1]
+    inner = torch.linspace(first, last, n_steps + 1, dtype=torch.float64, device="cpu")[1:-1]
     return _with_ends(sde, inner, t_min)
 
 
@@ -222,17 +247,20 @@ def karras_times(sde: SDE, n_steps: int, *, t_min: float | None = None, rho: flo
 
     Shape: (n_steps + 1,), float64. Raises ValueError for rho <= 0.
     """
-    if not 0 < rho < math.inf:
-        raise ValueError(f"rho: expected a finite value > 0, got {rho}")
-    t_min = _grid_end(sde, n_steps, t_min)
+    rho = positive_number(rho, "rho")
+    n_steps, t_min = _grid(sde, n_steps, t_min)
     first, last = (math.exp(-end / 2) ** (1 / rho) for end in _end_log_snrs(sde, t_min))
-    ratio = torch.linspace(first, last, n_steps + 1, dtype=torch.float64)[1:-1] ** rho
+    ratio = torch.linspace(first, last, n_steps + 1, dtype=torch.float64, device="cpu")[1:-1] ** rho
     return _with_ends(sde, -2 * torch.log(ratio), t_min)
 
 
-def _grid_end(sde: SDE, n_steps: int, t_min: float | None) -> float:
-    at_least(n_steps, 1, "n_steps")
-    t_min = sde.t_min if t_min is None else float(t_min)
+def _grid(sde: SDE, n_steps: int, t_min: float | None) -> tuple[int, float]:
+    return at_least(n_steps, 1, "n_steps"), end_time(sde, t_min)
+
+
+def end_time(sde: SDE, t_min: float | None) -> float:
+    """t_min, the SDE's own where it is None; refused unless 0 <= t_min < T."""
+    t_min = sde.t_min if t_min is None else real(t_min, "t_min")
     if not 0 <= t_min < sde.T:
         raise ValueError(f"t_min: expected 0 <= t_min < {sde.T}, got {t_min}")
     return t_min
@@ -246,5 +274,5 @@ def _end_log_snrs(sde: SDE, t_min: float) -> tuple[float, float]:
 
 
 def _with_ends(sde: SDE, log_snrs: Tensor, t_min: float) -> Tensor:
-    ends = torch.tensor([sde.T, t_min], dtype=torch.float64)
+    ends = torch.tensor([sde.T, t_min], dtype=torch.float64, device="cpu")
     return torch.cat([ends[:1], sde.time_of_log_snr(log_snrs), ends[1:]])

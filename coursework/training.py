@@ -26,8 +26,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from coursework import checkpoints, models
-from coursework._arguments import at_least, number, unwatched
+from coursework._arguments import at_least, number
 from coursework._files import write_atomically
+from coursework._watching import unwatched
 from coursework.data import ImageData
 from coursework.data import load as load_data
 from coursework.recipes import Recipe
@@ -250,7 +251,7 @@ class Run:
     def loss(self, part: Batch) -> Tensor:
         """The recipe's objective, per pixel, or the cross entropy of the classes."""
         device_type, low = self.accelerator.device.type, self.recipe.precision == "bfloat16"
-        with torch.autocast(device_type, torch.bfloat16, enabled=low), unwatched():
+        with torch.autocast(device_type, torch.bfloat16, enabled=low), unwatched(waiting=False):
             if self.sde is None:
                 return F.cross_entropy(self.model(part.images), part.labels)
             loss = denoising_objective(

@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from torch.func import vmap
+from torch.func import grad, jacrev, vmap
 
 from coursework import _arguments as arguments
+from coursework._watching import holds, remember, remembered, settled, unwatched
 
 
 def test_expand_lines_values_up_with_the_batch_and_never_with_the_last_dimension():
@@ -61,8 +63,8 @@ def test_good_values_pass():
 
 
 def test_values_are_looked_at_outside_vmap_only():
-    assert arguments.holds(torch.tensor([True, True]))
-    assert not arguments.holds(torch.tensor([True, False]))
+    assert holds(torch.tensor([True, True]))
+    assert not holds(torch.tensor([True, False]))
 
     def double(x):
         arguments.batch(x[None], "x")
@@ -107,3 +109,70 @@ def test_like_refuses(value, error, message):
 def test_one_of_lists_the_options():
     with pytest.raises(ValueError, match=r"^option: expected one of 'a', 'b', got 'c'$"):
         arguments.one_of("c", ("a", "b"), "option")
+
+
+def test_a_failure_of_the_device_is_not_taken_for_vmap():
+    class Broken(torch.Tensor):
+        def all(self):
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        holds(torch.ones(2).as_subclass(Broken))
+
+
+def test_values_are_looked_at_under_grad_and_not_under_vmap_at_any_depth():
+    seen = []
+
+    def looks(x):
+        seen.append((holds(x < 0), settled(x < 0)))
+        return (x**2).sum()
+
+    x = torch.ones(3, 2)
+    for call in (
+        lambda: grad(looks)(x[0]),
+        lambda: vmap(looks)(x),
+        lambda: vmap(grad(looks))(x),
+        lambda: jacrev(looks)(x),
+    ):
+        call()
+    assert seen == [(False, False), (True, True), (True, True), (False, False)]
+
+
+def test_what_does_not_change_in_a_loop_is_looked_at_inside_it():
+    wrong = torch.tensor(False)
+    with unwatched():
+        assert holds(wrong)
+        assert not settled(wrong)
+    with unwatched(waiting=False):
+        assert not settled(wrong)  # on the CPU nothing has to be waited for
+    assert not holds(wrong)
+
+
+def test_a_check_is_remembered_for_the_same_unchanged_tensor_only():
+    a, b = torch.ones(2), torch.ones(2)
+    remember(a, "positive")
+    assert remembered(a, "positive")
+    assert not remembered(b, "positive")
+    assert not remembered(a, "finite")
+    a.mul_(-1)
+    assert not remembered(a, "positive")
+
+
+@pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3), torch.tensor(3), torch.tensor(3, dtype=torch.int8)])
+def test_integers_of_any_kind(value):
+    got = arguments.at_least(value, 2, "n")
+    assert (got, type(got)) == (3, int)
+
+
+@pytest.mark.parametrize(
+    "value", [2, 2.0, np.float32(2), np.float16(2), np.int16(2), torch.tensor(2.0), torch.tensor(2)]
+)
+def test_numbers_of_any_kind(value):
+    got = arguments.number(value, "scale")
+    assert (got, type(got)) == (2.0, float)
+
+
+@pytest.mark.parametrize("value", [True, np.bool_(True), "2", None, [2.0], torch.ones(1), torch.tensor(True), 2j])
+def test_what_is_no_number_is_refused(value):
+    with pytest.raises(TypeError, match=r"^scale: expected a number, got"):
+        arguments.number(value, "scale")

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
@@ -32,8 +33,7 @@ def exact(schedule, mean=MEAN, variance=VARIANCE):
     """The best noise prediction for data N(mean, variance I)."""
 
     def noise_model(x, t):
-        a = schedule.alpha_bar[t.long()].to(x.dtype)
-        a = a if a.ndim == 0 else a[:, None]
+        a = schedule.alpha_bar[t].to(x.dtype).reshape(-1, 1)
         return (1 - a).sqrt() * (x - a.sqrt() * mean) / (a * variance + 1 - a)
 
     return noise_model
@@ -41,7 +41,7 @@ def exact(schedule, mean=MEAN, variance=VARIANCE):
 
 def curved(x, t):
     """A noise model that is nonlinear in x and depends on t and on all of x."""
-    return torch.sin(x + 0.01 * t) + 0.1 * x.roll(1, -1)
+    return torch.sin(x + 0.01 * t.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))) + 0.1 * x.roll(1, -1)
 
 
 def theirs(kind, name, **options):
@@ -143,7 +143,7 @@ def test_loss_hands_out_each_index_and_its_noise_level(generator):
 
     ddpm_loss(noise_model, schedule, torch.zeros(8000, 2), generator=generator)
     x, t = seen[0]
-    assert t.dtype == x.dtype
+    assert t.dtype == torch.long
     for i in range(4):
         chosen = x[t == i]
         assert abs(len(chosen) - 2000) < 4 * math.sqrt(8000 * 3 / 16)
@@ -163,7 +163,7 @@ def test_ddpm_is_diffusers_step_by_step(name, variance, kind, generator):
     generator.set_state(state)
     y = x
     for i, t in enumerate(range(len(schedule) - 1, -1, -1)):
-        y = scheduler.step(curved(y, torch.tensor(float(t)).double()), t, y, generator=generator).prev_sample
+        y = scheduler.step(curved(y, torch.tensor(t)), t, y, generator=generator).prev_sample
         torch.testing.assert_close(steps[i], y, rtol=1e-5, atol=1e-5)
 
 
@@ -181,7 +181,7 @@ def test_ddim_is_diffusers_step_by_step(name, eta, n_steps, generator):
     generator.set_state(state)
     y = x
     for i, t in enumerate(scheduler.timesteps):
-        y = scheduler.step(curved(y, t.double()), int(t), y, eta=eta, generator=generator).prev_sample
+        y = scheduler.step(curved(y, t), int(t), y, eta=eta, generator=generator).prev_sample
         torch.testing.assert_close(steps[i], y, rtol=1e-5, atol=1e-5)
 
 
@@ -195,7 +195,7 @@ def test_ddim_on_any_subsequence_is_the_papers_recursion(eta, generator):
     generator.set_state(state)
     a = [float(schedule.alpha_bar[i]) for i in indices] + [1.0]
     for k, i in enumerate(indices):
-        e = curved(x, i.double())
+        e = curved(x, i)
         sigma = eta * math.sqrt((1 - a[k + 1]) / (1 - a[k])) * math.sqrt(1 - a[k] / a[k + 1])
         x0 = (x - math.sqrt(1 - a[k]) * e) / math.sqrt(a[k])
         x = math.sqrt(a[k + 1]) * x0 + math.sqrt(max(0, 1 - a[k + 1] - sigma**2)) * e
@@ -245,7 +245,7 @@ def test_ddim_is_the_exponential_integrator_of_the_probability_flow():
         alpha_bar = sde.alpha(times) ** 2
         betas = 1 - torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
         schedule, out = DiscreteSchedule(betas), []
-        noise_model = lambda x, t: -sde.sigma(times[int(t)]) * score(x, times[int(t)])  # noqa: E731
+        noise_model = lambda x, t: -sde.sigma(times[t[0]]) * score(x, times[t[0]])  # noqa: E731
         ddim_sample(noise_model, schedule, start, n_steps=n + 1, on_step=lambda i, t, x: out.append(x))
         return out[-2]  # at index 0, that is t = 0.1
 
@@ -276,17 +276,66 @@ def test_steps_calls_and_indices(generator):
     schedule, calls, seen = DiscreteSchedule(TABLES["linear"]), [], []
 
     def noise_model(x, t):
-        calls.append((float(t), t.dtype, t.ndim, torch.is_grad_enabled()))
+        calls.append((t.tolist(), t.dtype, torch.is_grad_enabled()))
         return curved(x, t)
 
     x = torch.randn(2, 1, 3, 3, generator=generator)
     out = ddim_sample(noise_model, schedule, x, n_steps=4, on_step=lambda i, t, x: seen.append((i, float(t))))
-    assert calls == [(t, torch.float32, 0, False) for t in (999.0, 749.0, 499.0, 249.0)]
+    assert calls == [([t, t], torch.long, False) for t in (999, 749, 499, 249)]
     assert seen == [(0, 749.0), (1, 499.0), (2, 249.0), (3, -1.0)]
     assert (out.shape, out.dtype) == (x.shape, x.dtype)
     calls.clear()
     ddpm_sample(noise_model, DiscreteSchedule(TABLES["short"]), x)
-    assert [call[0] for call in calls] == list(range(19, -1, -1))
+    assert [call[0] for call in calls] == [[t, t] for t in range(19, -1, -1)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_indices_are_exact_whatever_the_states_dtype(dtype):
+    """bfloat16 has no 999, float16 no 3001."""
+    schedule, x, seen = DiscreteSchedule(linear_betas(4000, 1e-5, 5e-3)), torch.randn(2, 3).to(dtype), []
+
+    def noise_model(x, t):
+        seen.append(t.tolist())
+        return 0 * x
+
+    ddpm_sample(noise_model, schedule, x)
+    assert seen == [[t, t] for t in range(3999, -1, -1)]
+    seen.clear()
+    ddim_sample(noise_model, schedule, x, n_steps=8)
+    ddim_invert(noise_model, schedule, x, n_steps=8)
+    down = [3999, 3499, 2999, 2499, 1999, 1499, 999, 499]
+    assert [t[0] for t in seen] == [*down, *reversed(down)]
+    seen.clear()
+    variational_bound(noise_model, schedule, x)
+    assert sorted(t[0] for t in seen) == list(range(4000))
+    seen.clear()
+    ddpm_loss(noise_model, schedule, torch.zeros(5000, 1, dtype=dtype), generator=torch.Generator().manual_seed(0))
+    assert len(set(seen[0])) > 2700  # of 4,000 (1 - exp(-5/4)) = 2,854; bfloat16 tells 500 apart
+
+
+@pytest.mark.parametrize(
+    "t",
+    [3, np.int64(3), [3, 3, 3, 3], torch.full((4,), 3, dtype=torch.uint8), torch.tensor(3, dtype=torch.int16),
+     torch.tensor(3, dtype=torch.uint8), np.full(4, 3, np.int32)],
+)  # fmt: skip
+def test_perturb_takes_integers_of_every_kind(t):
+    """A tensor of bytes is no mask."""
+    schedule, x0 = DiscreteSchedule(linear_betas(4, 0.1, 0.4)), torch.ones(4, 2, dtype=torch.float64)
+    signal = schedule.perturb(x0, t, 0 * x0)
+    torch.testing.assert_close(signal, schedule.alpha_bar[3].sqrt().expand(4, 2))
+
+
+@pytest.mark.parametrize("t", [True, torch.ones(4, dtype=torch.bool), 1.0, [1.0] * 4, "3", None, torch.ones(4)])
+def test_perturb_refuses_what_is_no_index(t):
+    with pytest.raises(TypeError, match=r"^t: expected integers, got"):
+        SHORT.perturb(torch.ones(4, 2), t, torch.ones(4, 2))
+
+
+def test_the_bound_of_no_points_is_empty_and_the_loss_refused():
+    empty = torch.zeros(0, 3)
+    assert variational_bound(curved, SHORT, empty).shape == (0, 21)
+    with pytest.raises(ValueError, match=r"^x: expected at least one point"):
+        ddpm_loss(curved, SHORT, empty)
 
 
 def test_point_mass_is_recovered_exactly():
@@ -348,13 +397,13 @@ X = torch.zeros(2, 3)
     [
         (lambda: linear_betas(0), r"^n: expected at least 1"),
         (lambda: linear_betas(5, 0.3, 0.2), r"^start, end: expected 0 < start <= end < 1"),
-        (lambda: cosine_betas(5, 0.0), r"^s: expected a finite value > 0"),
+        (lambda: cosine_betas(5, 0.0), r"^s: expected values > 0"),
         (
             lambda: DiscreteSchedule(torch.tensor([0.1, 1.0])),
             r"^betas: expected shape \(N,\) with values between 0 and 1",
         ),
         (lambda: DiscreteSchedule(torch.ones(2, 2) / 2), r"^betas"),
-        (lambda: SHORT.perturb(X, torch.tensor([0, 20]), X), r"^t: expected integers from 0 to 19"),
+        (lambda: SHORT.perturb(X, torch.tensor([0, 20]), X), r"^t: expected 0 to 19, got 0 to 20"),
         (lambda: SHORT.perturb(X, torch.tensor([0.0, 1.0]), X), r"^t: expected integers"),
         (lambda: ddpm_loss(lambda x, t: x[:1], SHORT, X), r"^score's value|^noise_model's value"),
         (lambda: ddpm_sample(curved, SHORT, X, variance="large"), r"^variance: expected one of 'posterior', 'beta'"),
@@ -366,11 +415,14 @@ X = torch.zeros(2, 3)
             lambda: ddim_sample(curved, SHORT, X, indices=torch.tensor([3, 5])),
             r"^indices: expected strictly decreasing",
         ),
-        (lambda: ddim_sample(curved, SHORT, X, indices=torch.tensor([20, 5])), r"^indices: .* from 0 to 19"),
+        (
+            lambda: ddim_sample(curved, SHORT, X, indices=torch.tensor([20, 5])),
+            r"^indices: expected 0 to 19, got 5 to 20",
+        ),
         (lambda: ddim_sample(curved, SHORT, X, indices=torch.tensor([5.0])), r"^indices: expected integers"),
         (lambda: variational_bound(curved, SHORT, X, variance="learned"), r"^variance"),
     ],
 )
 def test_refusals(call, match):
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises((ValueError, TypeError), match=match):
         call()

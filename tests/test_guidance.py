@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,7 +20,7 @@ from coursework.guidance import (
 from coursework.nn import UNet
 from coursework.predictions import ScoreModel
 from coursework.probability_flow import heun
-from coursework.reverse_sde import ancestral
+from coursework.reverse_sde import ancestral, euler_maruyama
 from coursework.sdes import VESDE, VPSDE, SubVPSDE, log_snr_times, uniform_times
 from tests.laws import random_mixture
 
@@ -362,9 +363,21 @@ def posterior(operator=None, y=None, noise_std=0.1, **options):
         (lambda: classifier_guidance(PLAIN, lambda x, t: x, 0, math.nan), r"^scale: expected a finite number"),
         (
             lambda: classifier_guidance(PLAIN, lambda x, t: x, torch.zeros(3).long(), 1.0)(X, T),
-            r"^label: expected long",
+            r"^label: expected one integer or shape \(2,\)",
         ),
-        (lambda: classifier_free_guidance(lambda x, t, k: x, torch.zeros(2), 1.0)(X, T), r"^label: expected long"),
+        (lambda: classifier_free_guidance(lambda x, t, k: x, torch.zeros(2), 1.0), r"^label: expected integers, got"),
+        (lambda: classifier_guidance(PLAIN, lambda x, t: x, None, 1.0), r"^label: expected integers, got NoneType"),
+        (lambda: classifier_guidance(PLAIN, lambda x, t: x, "3", 1.0), r"^label: expected integers, got str"),
+        (lambda: classifier_guidance(PLAIN, lambda x, t: x, -1, 1.0), r"^label: expected at least 0, got -1"),
+        (lambda: classifier_guidance(PLAIN, lambda x, t: x, 3, 1.0)(X, T), r"^label: expected 0 to 2, got 3"),
+        (lambda: classifier_free_guidance(lambda x, t, k: x, -2, 1.0), r"^label: expected at least -1, got -2"),
+        (lambda: classifier_guidance(PLAIN, lambda x, t: x.detach(), 0, 1.0)(X, T), r"^log_prob_label: .* cut off"),
+        (
+            lambda: posterior(operator=np.ones((1, 3))),
+            r"^operator: expected a tensor \(M, D\) or a function, got ndarray",
+        ),
+        (lambda: inpaint(PLAIN, VPSDE(), X, [True], uniform_times(VPSDE(), 2)), r"^mask: expected a torch.Tensor, got"),
+        (lambda: inpaint(PLAIN, VPSDE(), X.long(), MASK, uniform_times(VPSDE(), 2)), r"^x_known: expected a floating"),
         (lambda: classifier_free_guidance(lambda x, t, k: x[:2], 0, 1.0)(X, T), r"^conditional_score's value"),
         (lambda: classifier_free_guidance(lambda x, t, k: x, 0, 1.0, interval=(0.5, 0.2)), r"^interval: expected"),
         (lambda: rescale(X, X, 1.5), r"^share: expected a number in \[0, 1\]"),
@@ -382,5 +395,95 @@ def posterior(operator=None, y=None, noise_std=0.1, **options):
     ],
 )
 def test_refusals(call, match):
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises((ValueError, TypeError), match=match):
         call()
+
+
+# -- labels, modes, dtypes ---------------------------------------------------------------------------------------------
+
+
+def labelled():
+    return ScoreModel(UNet(4, widths=(8, 8), attention_at=(), n_classes=3, features=8), VPSDE())
+
+
+@pytest.mark.parametrize("solver", [heun, ancestral, euler_maruyama])
+@pytest.mark.parametrize("label", [3, 4, 2**40, -2])
+def test_a_label_that_the_network_does_not_know_is_refused_inside_a_solver(solver, label):
+    """3 would be the row of the null label."""
+    model, x = labelled(), torch.randn(2, 1, 4, 4)
+    with pytest.raises(ValueError, match=r"^label: expected (-1 to 2|at least -1), got"):
+        solver(classifier_free_guidance(model, label, 2.0), model.sde, x, uniform_times(model.sde, 3))
+    with pytest.raises(ValueError, match=r"^label: expected -1 to 2, got"):
+        solver(lambda x, t: model(x, t, torch.full((2,), label)), model.sde, x, uniform_times(model.sde, 3))
+
+
+def test_a_label_that_becomes_wrong_in_a_later_step_is_refused():
+    model, calls = labelled(), []
+
+    def score(x, t):
+        calls.append(t)
+        return model(x, t, torch.tensor([0, len(calls)]))
+
+    with pytest.raises(ValueError, match=r"^label: expected -1 to 2, got 0 to 3"):
+        euler_maruyama(score, model.sde, torch.randn(2, 1, 4, 4), uniform_times(model.sde, 6))
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("label", [2, np.int64(2), [2, 2], np.array([2, 2]), torch.tensor([2, 2]).to(torch.uint8)])
+def test_labels_are_integers_of_any_kind(label):
+    model, x, t = labelled(), torch.randn(2, 1, 4, 4), torch.tensor(0.5)
+    torch.nn.init.normal_(model.network.last.weight)
+    with torch.no_grad():
+        expected = model(x, t, torch.tensor([2, 2]))
+        torch.testing.assert_close(model(x, t, label), expected)
+        torch.testing.assert_close(classifier_free_guidance(model, label, 1.0)(x, t), expected, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(model(x, t, torch.tensor([1, 1])), expected)
+        nothing = classifier_free_guidance(model, None, 1.0)(x, t)
+    torch.testing.assert_close(nothing, model(x, t).detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_guidance_by_derivatives_is_the_same_under(mode):
+    sde, law = VPSDE(), random_mixture("full", 2, 3)
+    times, x = uniform_times(sde, 4), torch.randn(5, 3, dtype=torch.float64)
+    operator, y = torch.ones(1, 3).double(), torch.tensor([0.3]).double()
+
+    def log_prob(x, t):
+        return torch.log_softmax(x * t.reshape(-1, 1), 1)
+
+    def both():
+        guided = classifier_guidance(exact_score(law, sde), log_prob, 1, 2.0)
+        known = posterior_score(exact_score(law, sde), sde, operator, y, 0.5)
+        return heun(guided, sde, x, times), heun(known, sde, x, times)
+
+    expected = both()
+    with mode():
+        for got, wanted in zip(both(), expected, strict=True):
+            torch.testing.assert_close(got, wanted)
+
+
+def test_a_posterior_score_serves_every_dtype_and_mode_in_turn():
+    sde, law = VPSDE(), random_mixture("full", 2, 3)
+    score = posterior_score(exact_score(law, sde), sde, torch.ones(1, 3), torch.tensor([0.3]), 0.5)
+    x, t = torch.randn(4, 3).double(), torch.tensor(0.5)
+    with torch.inference_mode():
+        first = score(x.float(), t)
+    torch.testing.assert_close(score(x, t.double()).float(), first, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(score(x.float(), t), first, rtol=1e-4, atol=1e-4)
+    (gradient,) = torch.autograd.grad(score(x.requires_grad_(), t.double()).sum(), x)
+    assert float(gradient.abs().min()) > 0
+
+
+def test_rescale_leaves_constant_points_and_single_numbers_as_they_are():
+    constant = torch.full((2, 3), 0.7)
+    torch.testing.assert_close(rescale(constant, torch.randn(2, 3), 1.0), constant)
+    torch.testing.assert_close(rescale(torch.ones(4, 1), torch.zeros(4, 1), 0.5), torch.ones(4, 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_dynamic_threshold_in_half_precision(dtype):
+    x = torch.tensor([[-3.0, 0.5, 1.5, 0.25], [0.5, -0.25, 0.75, 1.0]])
+    torch.testing.assert_close(
+        dynamic_threshold(x.to(dtype), 0.5).float(), dynamic_threshold(x, 0.5), rtol=0.02, atol=0.01
+    )
+    assert dynamic_threshold(x[:0].to(dtype)).shape == (0, 4)

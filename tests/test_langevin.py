@@ -145,7 +145,7 @@ def test_refusals(sampler):
     x, good = torch.zeros(5, 1), {"step_size": 0.1, "n_steps": 2}
     for bad, message in (
         ({"step_size": 0.0}, "step_size: expected values > 0"),
-        ({"step_size": math.nan}, "step_size: has NaN"),
+        ({"step_size": math.nan}, "step_size: expected a finite number"),
         ({"n_steps": 0}, "n_steps: expected at least 1"),
     ):
         with pytest.raises(ValueError, match=f"^{message}"):

@@ -9,6 +9,7 @@ from torch import nn
 
 from coursework.distributions import GaussianMixture, exact_score
 from coursework.likelihood import bits_per_dim, dequantize, log_likelihood
+from coursework.nn import TimeMLP
 from coursework.predictions import ScoreModel
 from coursework.score_matching import hutchinson_trace
 from coursework.sdes import VESDE, VPSDE, SubVPSDE
@@ -249,3 +250,91 @@ def test_refusals(call, error, match):
 
 def run(score=lambda x, t: -x, x=None, **options):
     return log_likelihood(score, VPSDE(), torch.zeros(2, 3) if x is None else x, **options)
+
+
+# -- modes and gradients -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("divergence", ["exact", "rademacher"])
+def test_inference_mode_changes_nothing(divergence):
+    """-1.838 for the standard normal law at 0, which once came out as -11.888."""
+    x = torch.zeros(1, 2)
+    with torch.inference_mode():
+        got = log_likelihood(lambda x, t: -x, VPSDE(), x, divergence=divergence)
+        made_inside = log_likelihood(lambda x, t: -x, VPSDE(), torch.zeros(1, 2), divergence=divergence)
+        trace = hutchinson_trace(lambda x: -x, torch.randn(3, 2))
+    assert got.item() == pytest.approx(-math.log(2 * math.pi), abs=1e-4)
+    assert made_inside.item() == pytest.approx(-math.log(2 * math.pi), abs=1e-4)
+    torch.testing.assert_close(trace, torch.full((3,), -2.0))
+
+
+def test_a_network_has_its_likelihood_under_inference_mode(generator):
+    torch.manual_seed(0)
+    model, x = ScoreModel(TimeMLP(2, hidden=8), VPSDE()), torch.randn(3, 2, generator=generator)
+    with torch.no_grad():
+        expected = log_likelihood(model, VPSDE(), x)
+    with torch.inference_mode():
+        torch.testing.assert_close(log_likelihood(model, VPSDE(), x), expected, rtol=1e-4, atol=1e-4)
+        made_inside = ScoreModel(TimeMLP(2, hidden=8), VPSDE())
+        with pytest.raises(ValueError, match=r"^score: .* made under torch.inference_mode"):
+            log_likelihood(made_inside, VPSDE(), x)
+
+
+@pytest.mark.parametrize("cut", [torch.no_grad(), torch.inference_mode()])
+@pytest.mark.parametrize("divergence", ["exact", "gaussian"])
+def test_a_score_that_hides_its_derivative_is_refused(cut, divergence):
+    with pytest.raises(ValueError, match=r"^score: its value is cut off from x"):
+        log_likelihood(cut(lambda x, t: -x), VPSDE(), torch.zeros(2, 2), divergence=divergence)
+    zero = log_likelihood(lambda x, t: torch.zeros_like(x), VPSDE(), torch.zeros(2, 2))  # no derivative: the trace is 0
+    integrated_beta = float(VPSDE().integrated_beta(1.0) - VPSDE().integrated_beta(1e-3))
+    torch.testing.assert_close(zero, torch.full((2,), -math.log(2 * math.pi) - integrated_beta), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("divergence", ["exact", "rademacher"])
+def test_gradients_of_x_and_of_the_scores_parameters_are_those_of_differences(divergence):
+    """Through the solver; the same probes in every call."""
+    sde, width = VPSDE(), torch.tensor([0.8], dtype=torch.float64, requires_grad=True)
+
+    def score(x, t):
+        v = width**2 * sde.alpha(t) ** 2 + sde.sigma(t) ** 2
+        return -x / v - 0.1 * torch.sin(x)
+
+    def value(x):
+        stream = torch.Generator().manual_seed(1)
+        return log_likelihood(score, sde, x, divergence=divergence, rtol=1e-9, atol=1e-9, generator=stream).sum()
+
+    x = torch.tensor([[0.3, -0.7], [1.1, 0.2]], dtype=torch.float64, requires_grad=True)
+    of_x, of_width = torch.autograd.grad(value(x), (x, width))
+    with torch.no_grad():
+        step = torch.zeros_like(x)
+        step[0, 1] = 1e-4
+        difference = (value(x + step) - value(x - step)) / 2e-4
+        assert float(of_x[0, 1]) == pytest.approx(float(difference), rel=1e-4)
+        width += 1e-4
+        above = value(x)
+        width -= 2e-4
+        below = value(x)
+        assert float(of_width) == pytest.approx(float((above - below) / 2e-4), rel=1e-4)
+    assert not log_likelihood(score, sde, x.detach()).requires_grad  # parameters alone record nothing
+
+
+def test_an_sde_of_a_readers_own_has_a_likelihood():
+    """Its coefficients get tensors: alpha = cos, sigma = sin keeps N(0, I)."""
+
+    class Cosine(VPSDE):
+        T = 0.98
+
+        def alpha(self, t):
+            return torch.cos(math.pi / 2 * t)
+
+        def sigma(self, t):
+            return torch.sin(math.pi / 2 * t)
+
+        def drift_coefficient(self, t):
+            return -math.pi / 2 * torch.tan(math.pi / 2 * t)
+
+        def diffusion(self, t):
+            return torch.sqrt(math.pi * torch.tan(math.pi / 2 * t))
+
+    got = log_likelihood(lambda x, t: -x, Cosine(), torch.zeros(2, 3).double())
+    torch.testing.assert_close(got, torch.full((2,), -1.5 * math.log(2 * math.pi)).double(), rtol=1e-4, atol=1e-4)

@@ -73,7 +73,7 @@ def by_ode(score, sde, x, times, **_):
 ALL = (*FLOWS, *STOCHASTIC, adaptively, by_ode)
 each = pytest.mark.parametrize("solver", ALL)
 
-# -- batches, dtypes, devices ----------------------------------------------------------------------------------------
+# -- batches, dtypes, devices ------------------------------------------------------------------------------------------
 
 
 @each
@@ -404,3 +404,50 @@ def test_an_sde_gets_tensors_whatever_the_caller_gave(sde):
         assert sde.probability_flow(x, t, x).shape == (4, 3)
         assert torch.isfinite(torch.as_tensor(sde.log_snr(t))).all()
     assert sde.prior_std == pytest.approx(float(sde.sigma(torch.tensor(sde.T))), rel=1e-2)
+
+
+# -- a score of nothing, times of half precision -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_a_corrector_leaves_points_alone_where_the_score_is_zero(dtype):
+    """Then the sampler is its predictor, which a score of 0 makes x <- (2 - r) x."""
+    sde = VPSDE()
+    times, x = karras_times(sde, 3), torch.randn(3, 2).to(dtype)
+    alpha = sde.alpha(times)
+    scale = float((2 - alpha[:-1] / alpha[1:]).prod())
+    got = predictor_corrector(
+        lambda x, t: torch.zeros_like(x),
+        sde,
+        x,
+        times,
+        predictor=lambda *a, generator, on_step: euler_free(*a, on_step),
+    )
+    torch.testing.assert_close(
+        got.double(), scale * x.double(), rtol=2e-2 if dtype == torch.float16 else 1e-5, atol=1e-3
+    )
+
+
+def euler_free(score, sde, x, times, on_step):
+    """Reverse diffusion without its noise."""
+    alpha = sde.alpha(times)
+    for i, t in enumerate(times[1:]):
+        x = (2 - alpha[i] / alpha[i + 1]).to(x.dtype) * x
+        changed = on_step(i, t, x)
+        x = x if changed is None else changed
+    return x
+
+
+@each
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_scores_get_times_in_float32_where_the_state_is_half(solver, dtype):
+    seen, times = [], uniform_times(VPSDE(), 4)
+
+    def score(x, t):
+        seen.append((x.dtype, t.dtype, float(t)))
+        return linear_score(x, t.to(x.dtype))
+
+    solver(score, VPSDE(), torch.ones(2, 3, dtype=dtype), times)
+    assert {s[:2] for s in seen} == {(dtype, torch.float32)}
+    if solver in (euler, euler_maruyama):
+        assert [t for *_, t in seen] == pytest.approx(times[:-1].tolist(), rel=1e-6)

@@ -211,3 +211,31 @@ def test_features_come_batch_by_batch(generator):
 def test_image_refusals(call, match):
     with pytest.raises(ValueError, match=match):
         call(torch.arange(15.0).reshape(5, 3))
+
+
+def test_copies_are_at_distance_zero_and_near_copies_at_theirs(generator):
+    """|x|^2 + |y|^2 - 2 x.y would give up to 0.016 for a copy of 784 numbers."""
+    reference = torch.rand(2000, 1, 28, 28, generator=generator) * 2 - 1
+    copies = reference[:300].clone()
+    assert float(nearest_distances(copies, reference).max()) == 0
+    copies[:, 0, 3, 4] += 1e-3
+    torch.testing.assert_close(nearest_distances(copies, reference), torch.full((300,), 1e-3), rtol=1e-3, atol=0)
+    far = torch.rand(40, 1, 28, 28, generator=generator) * 2 - 1
+    exact = (far.double().flatten(1)[:, None] - reference.double().flatten(1)).norm(dim=2).min(1).values
+    torch.testing.assert_close(nearest_distances(far, reference).double(), exact, rtol=1e-6, atol=0)
+
+
+def test_precision_of_copies_of_tight_pairs(generator):
+    """Pairs 1e-4 apart, far from one another: each copy is inside, whatever the size of the features."""
+    centres = 100 * torch.randn(20, 64, generator=generator)
+    real = torch.cat([centres, centres + 1e-4])
+    assert precision_recall(real, real.clone(), k=1) == (1.0, 1.0)
+    assert precision_recall(real, real + 0.01, k=1) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_distances_in_half_precision_are_those_of_the_rounded_points(dtype, generator):
+    x, y = (torch.randn(40, 3, generator=generator).to(dtype) for _ in range(2))
+    torch.testing.assert_close(energy_distance(x, y), energy_distance(x.float(), y.float()))
+    torch.testing.assert_close(nearest_distances(x, y), nearest_distances(x.float(), y.float()).to(dtype))
+    assert precision_recall(x, y) == precision_recall(x.float(), y.float())

@@ -9,7 +9,8 @@ from torch import nn
 
 from coursework.distributions import exact_score
 from coursework.predictions import PREDICTIONS, ScoreModel, convert, tweedie
-from coursework.sdes import VESDE, VPSDE, SubVPSDE
+from coursework.probability_flow import heun
+from coursework.sdes import VESDE, VPSDE, SubVPSDE, uniform_times
 from tests.laws import points, random_mixture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -217,3 +218,39 @@ def test_a_model_refuses():
     narrow = ScoreModel(Ignoring(nn.Linear(3, 1)), VPSDE())
     with pytest.raises(ValueError, match=r"^network's value: expected shape \(5, 3\) like x, got \(5, 1\)"):
         narrow(x, 0.5)
+
+
+def test_a_model_refuses_times_that_its_sde_does_not_have():
+    """The habit of 0 ... 999, a time without noise, and NaN."""
+    model, x = ScoreModel(Ones(), VPSDE()), torch.ones(2, 3)
+    for wrong in (500.0, -0.1, math.nan, torch.tensor([0.5, 999.0])):
+        with pytest.raises(ValueError, match=r"^t: expected values in \[0, 1.0\], got"):
+            model(x, wrong)
+    with pytest.raises(ValueError, match=r"^t: the score is asked where sigma is 0; stop at a later time, say 0.001"):
+        model(x, 0.0)
+    with pytest.raises(TypeError, match=r"^t: expected a floating-point tensor, got torch.int64"):
+        model(x, torch.tensor([1, 1]))
+
+
+def test_a_wrong_time_is_refused_in_every_step_of_a_solver():
+    model, calls = ScoreModel(Ones(), VPSDE()), []
+
+    def score(x, t):
+        calls.append(t)
+        return model(x, t * (1 if len(calls) < 3 else 1000))
+
+    with pytest.raises(ValueError, match=r"^t: expected values in \[0, 1.0\], got"):
+        heun(score, VPSDE(), torch.ones(2, 3), uniform_times(VPSDE(), 4))
+    assert len(calls) == 3
+
+
+def test_times_on_another_device_are_refused_by_their_own_name():
+    with pytest.raises(ValueError, match=r"^t: expected device cpu like the batch, got meta"):
+        ScoreModel(Ones(), VPSDE())(torch.ones(2, 3), torch.full((2,), 0.5, device="meta"))
+
+
+class Ones(torch.nn.Module):
+    """A network that answers 1."""
+
+    def forward(self, x, t):
+        return torch.ones_like(x)

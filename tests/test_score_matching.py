@@ -580,7 +580,7 @@ def test_scores_of_another_shape_or_dtype_are_refused():
     x = torch.zeros(5, 3)
     for call in on_every_objective(lambda x: x[:, :1], x):
         with pytest.raises(
-            ValueError, match=r"^(score|model)'s value: expected shape \(5, 3\) like x\w*, got \(5, 1\)"
+            ValueError, match=r"^(score|model|fn)'s value: expected shape \(5, 3\) like x\w*, got \(5, 1\)"
         ):
             call()
     for call in on_every_objective(lambda x: x.double(), x):
@@ -628,3 +628,42 @@ def test_times_are_refused():
         denoising_objective(lambda x, t: x, VPSDE(), x, times=torch.tensor(1))
     with pytest.raises(TypeError, match=r"^times: expected a torch.Tensor, got float"):
         denoising_objective(lambda x, t: x, VPSDE(), x, times=0.5)
+
+
+@pytest.mark.parametrize(
+    "times", [torch.full((4,), 500.0), torch.full((4,), -0.5), torch.tensor(math.nan), torch.tensor(0.0)]
+)
+def test_the_denoising_objective_refuses_times_without_noise_or_outside(times):
+    with pytest.raises(ValueError, match=r"^times: (expected values in|the score is asked where sigma is 0)"):
+        denoising_objective(lambda x, t: -x, VPSDE(), torch.ones(4, 2), times=times)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_objectives_with_derivatives_are_the_same_under(mode):
+    x = torch.tensor([[0.3, -0.7], [1.1, 0.2]])
+
+    def values():
+        stream = torch.Generator().manual_seed(0)
+        return (
+            implicit_score_matching(lambda x: -(x**3), x),
+            sliced_score_matching(lambda x: -(x**3), x, generator=stream),
+            hutchinson_trace(lambda x: -(x**3), x, generator=stream),
+        )
+
+    expected = values()
+    with mode():
+        got = values()
+    torch.testing.assert_close(got, expected)
+    assert float(expected[0].detach()) == pytest.approx(float((-3 * x**2 + 0.5 * x**6).sum(1).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("objective", [implicit_score_matching, sliced_score_matching, hutchinson_trace])
+def test_a_score_that_is_cut_off_from_x_is_refused(objective):
+    with pytest.raises(ValueError, match=r"^(score|fn): its value is cut off from x"):
+        objective(lambda x: -x.detach(), torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("objective", [implicit_score_matching, sliced_score_matching])
+def test_the_mean_over_no_points_is_refused(objective):
+    with pytest.raises(ValueError, match=r"^x: expected at least one point, got shape \(0, 2\)"):
+        objective(lambda x: -x, torch.zeros(0, 2))

@@ -49,7 +49,7 @@ def derivative(fn, t):
     return torch.autograd.grad(fn(t).sum(), t, materialize_grads=True, allow_unused=True)[0]
 
 
-# -- coefficients --------------------------------------------------------------------------------------------------
+# -- coefficients ------------------------------------------------------------------------------------------------------
 
 
 @each_sde
@@ -157,7 +157,7 @@ def test_euler_maruyama_paths_have_the_kernels_mean_and_variance(sde, generator)
     assert abs(float(x.var()) - variance) < 4 * variance * math.sqrt(2 / n_paths)
 
 
-# -- log-SNR -------------------------------------------------------------------------------------------------------
+# -- log-SNR -----------------------------------------------------------------------------------------------------------
 
 
 @each_sde
@@ -211,7 +211,7 @@ def test_time_of_log_snr_refuses_what_no_time_has(sde):
             sde.time_of_log_snr(torch.tensor([0.0, float(sde.log_snr(0.0)) + 0.01]))
 
 
-# -- kernel --------------------------------------------------------------------------------------------------------
+# -- kernel ------------------------------------------------------------------------------------------------------------
 
 
 @each_sde
@@ -241,7 +241,7 @@ def test_perturbed_data_follow_the_exact_noisy_law(sde, generator):
     assert ((products.mean(0) - law.covariance).abs() / (products.std(0) / n**0.5)).max() < 4
 
 
-# -- drifts --------------------------------------------------------------------------------------------------------
+# -- drifts ------------------------------------------------------------------------------------------------------------
 
 
 @each_sde
@@ -314,7 +314,7 @@ def test_integer_times_are_refused(sde):
         sde.alpha(torch.tensor([0, 1]))
 
 
-# -- prior ---------------------------------------------------------------------------------------------------------
+# -- prior -------------------------------------------------------------------------------------------------------------
 
 
 @each_sde
@@ -351,7 +351,7 @@ def test_prior_log_prob_refuses_and_takes_an_empty_batch():
         VPSDE().prior_log_prob(torch.full((5, 3), math.nan))
 
 
-# -- time grids ----------------------------------------------------------------------------------------------------
+# -- time grids --------------------------------------------------------------------------------------------------------
 
 
 @each_sde
@@ -414,7 +414,7 @@ def test_grids_in_log_snr_refuse_a_time_without_noise(grid):
 
 @pytest.mark.parametrize("rho", [0.0, -1.0, math.inf, math.nan])
 def test_karras_times_refuses_rho(rho):
-    with pytest.raises(ValueError, match=r"^rho: expected a finite value > 0"):
+    with pytest.raises(ValueError, match=r"^rho: expected (values > 0|a finite number), got"):
         karras_times(VPSDE(), 10, rho=rho)
 
 
@@ -439,3 +439,39 @@ def test_an_sde_without_coefficients_says_what_is_missing():
     for name in ("alpha", "sigma", "drift_coefficient", "diffusion"):
         with pytest.raises(NotImplementedError, match=name):
             getattr(SDE(), name)(0.5)
+
+
+# -- times -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sde", [VPSDE(), VESDE(), SubVPSDE()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("wrong", [-1e-6, -0.1, 1.0001, 2.0, 500.0, math.nan, math.inf, torch.tensor([0.5, 1.5])])
+def test_times_outside_the_interval_are_refused(sde, wrong):
+    for coefficient in (sde.alpha, sde.sigma, sde.drift_coefficient, sde.diffusion, sde.log_snr):
+        with pytest.raises(ValueError, match=r"^t: expected values in \[0, 1.0\], got"):
+            coefficient(wrong)
+
+
+def test_rounding_does_not_put_the_last_time_outside():
+    class Short(VPSDE):
+        T = 0.98
+
+    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        assert float(Short().sigma(torch.tensor(0.98, dtype=dtype))) == pytest.approx(
+            float(Short().sigma(0.98)), rel=0.02
+        )
+
+
+def test_where_there_is_no_noise_there_is_no_kernel_score():
+    x = torch.ones(3, 2)
+    for sde in (VPSDE(), SubVPSDE()):
+        with pytest.raises(ValueError, match=r"^t: the score is asked where sigma is 0"):
+            sde.kernel_score(x, x, torch.tensor([0.5, 0.0, 0.5]))
+        torch.testing.assert_close(sde.perturb(x, 0.0, x), x)
+    assert float(VESDE().kernel_score(x + 0.01, x, 0.0)[0, 0]) == pytest.approx(-0.01 / 0.01**2, rel=1e-4)
+
+
+@pytest.mark.parametrize("t", ["0.5", None, True, [0.5], torch.tensor(1), torch.tensor(0.5 + 0j)])
+def test_what_is_no_time_is_refused(t):
+    with pytest.raises(TypeError, match=r"^t: expected a"):
+        VPSDE().alpha(t)

@@ -71,7 +71,7 @@ def load(
     one_of(split, SPLITS, "split")
     floating_dtype(dtype, "dtype")
     if n is not None:
-        at_least(n, 1, "n")
+        n = at_least(n, 1, "n")
     pixels, labels, white, class_names = _read_digits(split) if name == "digits" else _read(name, split, download)
     if n is not None and n > len(pixels):
         raise ValueError(f"n: expected at most the {len(pixels)} images of {name}'s {split} split, got {n}")
@@ -97,7 +97,7 @@ def batches(
     Every image comes exactly once. The order is drawn where the generator is (so the same one gives the same order for
     data on any device); the batches stay on the data's device. Raises if batch_size < 1 or no batch would be left.
     """
-    at_least(batch_size, 1, "batch_size")
+    batch_size = at_least(batch_size, 1, "batch_size")
     if drop_last and batch_size > len(data):
         raise ValueError(f"batch_size: expected at most {len(data)}, or drop_last leaves no batch, got {batch_size}")
     source = None if generator is None else generator.device

@@ -11,14 +11,16 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 
-from coursework._arguments import at_least, floating, like
+from coursework._arguments import at_least, batch, floating, like, wide
+from coursework.metrics._distances import CHUNK, distances, nearest
 from coursework.nn import Classifier
 
 
 @torch.no_grad()
 def image_features(classifier: Classifier, images: Tensor, *, batch_size: int = 100) -> tuple[Tensor, Tensor]:
     """What a classifier's last layer sees, and its class scores. Shapes: (N, C, H, W) -> (N, F), (N, K)."""
-    at_least(batch_size, 1, "batch_size")
+    batch_size = at_least(batch_size, 1, "batch_size")
+    floating(images, "images")
     features = torch.cat([classifier.features(part) for part in images.split(batch_size)])
     return features, classifier.head(features)
 
@@ -31,11 +33,12 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     (N, F), (M, F), N and M at least 2.
     Source: Heusel et al. 2017, eq. 6.
     """
-    _features(real, generated)
-    metric = FrechetInceptionDistance(feature=_AsTheyAre(real.shape[1]), **ALONE)
-    metric.update(real.cpu().double(), real=True)
-    metric.update(generated.cpu().double(), real=False)
-    return float(metric.compute())
+    real, generated = _features(real, generated)
+    with torch.device("cpu"):  # whatever torch's default device is
+        metric = FrechetInceptionDistance(feature=_AsTheyAre(real.shape[1]), **ALONE)
+        metric.update(real.detach().cpu().double(), real=True)
+        metric.update(generated.detach().cpu().double(), real=False)
+        return float(metric.compute())
 
 
 def inception_score(logits: Tensor, *, n_splits: int = 10, seed: int = 0) -> tuple[float, float]:
@@ -45,15 +48,16 @@ def inception_score(logits: Tensor, *, n_splits: int = 10, seed: int = 0) -> tup
     By torchmetrics. Shapes: class scores (N, K), N at least n_splits. Source: Salimans et al. 2016, section 4.
     """
     floating(logits, "logits")
-    at_least(n_splits, 1, "n_splits")
+    n_splits = at_least(n_splits, 1, "n_splits")
+    seed = at_least(seed, 0, "seed")
     if logits.ndim != 2 or len(logits) < n_splits:
         raise ValueError(f"logits: expected shape (N, K) with N at least {n_splits}, got {tuple(logits.shape)}")
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
         warnings.filterwarnings("ignore", "Metric `InceptionScore` will save all extracted features", UserWarning)
         warnings.filterwarnings("ignore", r"std\(\)", UserWarning)  # of one split
         torch.manual_seed(seed)
         metric = InceptionScore(feature=_AsTheyAre(logits.shape[1]), splits=n_splits, **ALONE)
-        metric.update(logits.cpu().double())
+        metric.update(logits.detach().cpu().double())
         mean, deviation = metric.compute()
     return float(mean), float(deviation)
 
@@ -66,8 +70,8 @@ def precision_recall(real: Tensor, generated: Tensor, *, k: int = 3) -> tuple[fl
     compare equally many. Shapes: features (N, F), (M, F), N, M > k.
     Source: Kynkaanniemi et al. 2019, eq. 1 and 2.
     """
-    at_least(k, 1, "k")
-    _features(real, generated)
+    k = at_least(k, 1, "k")
+    real, generated = _features(real, generated)
     fewest = min(len(real), len(generated))
     if fewest <= k:
         raise ValueError(f"k: expected less than {fewest}, the smaller set's size, got {k}")
@@ -80,14 +84,16 @@ def nearest_distances(x: Tensor, reference: Tensor) -> Tensor:
     Samples that are nearer to the training set than held-out data are may be copies of it.
     """
     for value, name in ((x, "x"), (reference, "reference")):
-        floating(value, name)
+        batch(value, name)
     if x.shape[1:] != reference.shape[1:]:
         raise ValueError(f"reference: expected points of shape {tuple(x.shape[1:])}, got {tuple(reference.shape[1:])}")
-    return torch.cat([_distances(part, reference).min(1).values for part in x.split(_CHUNK)])
+    like(reference[:0], x[:0], "reference", "x")
+    if not len(reference):
+        raise ValueError("reference: expected at least one point")
+    return nearest(wide(x).flatten(1), wide(reference).flatten(1)).to(x.dtype)
 
 
 ALONE = {"sync_on_compute": False}  # every process has all the features: torchmetrics would count them several times
-_CHUNK = 1000  # rows of a matrix of distances at a time
 
 
 class _AsTheyAre(nn.Module):
@@ -101,21 +107,19 @@ class _AsTheyAre(nn.Module):
         return features
 
 
-def _features(real: Tensor, generated: Tensor) -> None:
+def _features(real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
+    """Both sets after a check, half precision in float32."""
     for value, name in ((real, "real"), (generated, "generated")):
         floating(value, name)
         if value.ndim != 2 or len(value) < 2:
             raise ValueError(f"{name}: expected features of at least two images (N, F), got {tuple(value.shape)}")
     like(generated[:1], real[:1], "generated", "real")
-
-
-def _distances(x: Tensor, y: Tensor) -> Tensor:
-    return torch.cdist(x.flatten(1), y.flatten(1))
+    return wide(real), wide(generated)
 
 
 def _share_inside(x: Tensor, points: Tensor, k: int) -> float:
     """The share of x inside the set of points."""
     # the nearest of all is the point itself
-    radii = torch.cat([_distances(part, points).kthvalue(k + 1).values for part in points.split(_CHUNK)])
-    inside = [(_distances(part, points) <= radii).any(1) for part in x.split(_CHUNK)]
+    radii = torch.cat([distances(part, points).kthvalue(k + 1).values for part in points.split(CHUNK)])
+    inside = [(distances(part, points) <= radii).any(1) for part in x.split(CHUNK)]
     return float(torch.cat(inside).double().mean())

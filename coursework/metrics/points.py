@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from coursework._arguments import at_least, batch
+from coursework._arguments import at_least, batch, wide
 from coursework._loops import normal_like
+from coursework.metrics._distances import distances
 
 
 def energy_distance(x: Tensor, y: Tensor) -> Tensor:
@@ -13,8 +14,8 @@ def energy_distance(x: Tensor, y: Tensor) -> Tensor:
     Shapes: x (N, D), y (M, D), N and M at least 2; being unbiased it can be negative. Values have the unit of x.
     Source: Szekely & Rizzo 2013, eq. 5.
     """
-    _pair(x, y)
-    across, within_x, within_y = _distances(x, y).mean(), _mean_distance(x), _mean_distance(y)
+    x, y = _pair(x, y)
+    across, within_x, within_y = distances(x, y).mean(), _mean_distance(x), _mean_distance(y)
     return 2 * across - within_x - within_y
 
 
@@ -26,19 +27,19 @@ def energy_test(
     That share is the p-value of "both have the same law": uniform on [0, 1] if so, near 0 if not (at least
     1 / (n_permutations + 1)). Shapes: x (N, D), y (M, D). Memory: (N + M)^2 numbers. Source: Szekely & Rizzo 2013.
     """
-    _pair(x, y)
-    at_least(n_permutations, 1, "n_permutations")
+    x, y = _pair(x, y)
+    n_permutations = at_least(n_permutations, 1, "n_permutations")
     both = torch.cat([x, y])
-    distances = _distances(both, both)
+    apart = distances(both, both)
     device = generator.device if generator is not None else both.device
     orders = [torch.randperm(len(both), generator=generator, device=device) for _ in range(n_permutations)]
     first = torch.zeros(n_permutations + 1, len(both), dtype=both.dtype, device=both.device)
     first[0, : len(x)] = 1
     for row, order in zip(first[1:], orders, strict=True):
         row[order[: len(x)].to(both.device)] = 1
-    statistics = _energies(distances, first)
+    statistics = _energies(apart, first)
     p_value = (statistics >= statistics[0]).double().mean()
-    return float(statistics[0]), float(p_value)
+    return float(statistics[0].detach()), float(p_value)
 
 
 def sliced_wasserstein(
@@ -49,8 +50,8 @@ def sliced_wasserstein(
     In one dimension W2 couples the sorted points. Shapes: x, y (N, D). Directions are uniform on the sphere.
     Source: Bonneel, Rabin, Peyre & Pfister 2015.
     """
-    _pair(x, y)
-    at_least(n_projections, 1, "n_projections")
+    x, y = _pair(x, y)
+    n_projections = at_least(n_projections, 1, "n_projections")
     if len(x) != len(y):
         raise ValueError(f"y: expected {len(x)} points like x, got {len(y)}")
     directions = normal_like(x.new_empty(x.shape[1], n_projections), generator)
@@ -59,7 +60,8 @@ def sliced_wasserstein(
     return gaps.square().mean().sqrt()
 
 
-def _pair(x: Tensor, y: Tensor) -> None:
+def _pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Both samples after a check, half precision in float32."""
     batch(x, "x")
     batch(y, "y")
     for value, name in ((x, "x"), (y, "y")):
@@ -67,11 +69,7 @@ def _pair(x: Tensor, y: Tensor) -> None:
             raise ValueError(f"{name}: expected at least two points (N, D), got shape {tuple(value.shape)}")
     if x.shape[1] != y.shape[1] or x.dtype != y.dtype or x.device != y.device:
         raise ValueError(f"y: expected dimension, dtype and device of x, got {tuple(y.shape)}, {y.dtype}, {y.device}")
-
-
-def _distances(x: Tensor, y: Tensor) -> Tensor:
-    """|x_i - y_j|, (N, M), without the shortcut through |x|^2 + |y|^2 - 2 x.y that spoils small distances."""
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    return wide(x), wide(y)
 
 
 def _mean_distance(x: Tensor) -> Tensor:

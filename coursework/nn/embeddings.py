@@ -19,13 +19,17 @@ class SinusoidalEmbedding(nn.Module):
         super().__init__()
         if dim % 2 or dim < 4:
             raise ValueError(f"dim: expected an even number >= 4, got {dim}")
-        k = torch.arange(dim // 2)
-        self.register_buffer("frequencies", scale * torch.exp(-math.log(10_000) * k / (dim // 2 - 1)), persistent=False)
+        self.dim, self.scale = dim, scale
+        self.register_buffer("frequencies", self._exact(), persistent=False)
+
+    def _exact(self, device: torch.device | None = None) -> Tensor:
+        k = torch.arange(self.dim // 2, device=device)
+        return self.scale * torch.exp(-math.log(10_000) * k / (self.dim // 2 - 1))
 
     def forward(self, t: Tensor) -> Tensor:
-        """The features of each t."""
-        angles = t[:, None] * self.frequencies.to(t.dtype)
-        return torch.cat([angles.sin(), angles.cos()], dim=1)
+        """The features of each t. In a half-precision network the frequencies, up to `scale`, stay exact."""
+        half = self.frequencies.dtype.itemsize < 4
+        return _waves(t, self._exact(t.device) if half else self.frequencies).to(self.frequencies.dtype)
 
 
 class RandomFourierEmbedding(nn.Module):
@@ -45,5 +49,11 @@ class RandomFourierEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """The features of each t."""
-        angles = 2 * math.pi * t[:, None] * self.frequencies.to(t.dtype)
-        return torch.cat([angles.sin(), angles.cos()], dim=1)
+        return _waves(2 * math.pi * t, self.frequencies)
+
+
+def _waves(t: Tensor, frequencies: Tensor) -> Tensor:
+    """[sin(w_k t), cos(w_k t)] in w's dtype; half precision and integers are computed in float32. Shapes: (B, 2 n)."""
+    dtype = torch.promote_types(torch.promote_types(t.dtype, frequencies.dtype), torch.float32)
+    angles = t.to(dtype)[:, None] * frequencies.to(dtype)
+    return torch.cat([angles.sin(), angles.cos()], dim=1).to(frequencies.dtype)

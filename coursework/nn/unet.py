@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coursework._arguments import at_least, holds, one_of
+from coursework._arguments import at_least, indices, one_of
 from coursework.nn.blocks import GROUPS, ResidualBlock, SelfAttention
 from coursework.nn.embeddings import RandomFourierEmbedding, SinusoidalEmbedding
 
@@ -38,7 +38,8 @@ class UNet(nn.Module):
     last layer starts at zero, so an untrained network answers 0. All arguments are kept in `configuration`:
     UNet(**network.configuration) is a network like it.
 
-    Shapes: x (B, channels, image_size, image_size), t 0-d or (B,), label long (B,) in [-1, n_classes) -> like x.
+    Shapes: x (B, channels, image_size, image_size), t 0-d or (B,), label integers, one or (B,), in [-1, n_classes) ->
+    like x.
     Raises ValueError for widths that 8 or `heads` does not divide, for a resolution in `attention_at` that does not
     occur, for other shapes, and for a label that the network has no vector for.
     Source: Ronneberger et al. 2015; with time Ho et al. 2020; FiLM and attention at resolutions Dhariwal & Nichol 2021.
@@ -126,12 +127,12 @@ class UNet(nn.Module):
             if label is not None:
                 raise ValueError("label: this network was made without classes (n_classes=None)")
             return 0.0
-        label = torch.full((len(x),), -1, device=x.device) if label is None else label
-        if label.shape != x.shape[:1] or label.dtype != torch.long:
-            raise ValueError(f"label: expected long ({len(x)},), got {label.dtype} {tuple(label.shape)}")
-        if not holds((label >= -1) & (label < self.n_classes)):
-            raise ValueError(f"label: expected -1 to {self.n_classes - 1}, got {label.min()} to {label.max()}")
-        return self.label(torch.where(label < 0, self.n_classes, label))
+        if label is None:
+            return self.label.weight[self.n_classes].expand(len(x), -1)
+        label = indices(label, -1, self.n_classes, "label").to(x.device)
+        if label.shape not in ((), x.shape[:1]):
+            raise ValueError(f"label: expected one or ({len(x)},), got {tuple(label.shape)}")
+        return self.label(torch.where(label < 0, self.n_classes, label).expand(len(x)))
 
 
 def resolutions(image_size: int, n_levels: int) -> list[int]:

@@ -1,0 +1,76 @@
+"""When values may be looked at: to look at a value on a device, a loop has to wait for it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+from torch._C import _functorch
+from torch.utils.weak import WeakIdKeyDictionary
+
+_looking = ContextVar("looking", default=True)
+_waiting = ContextVar("waiting", default=True)
+_passed = WeakIdKeyDictionary()  # tensors whose values have passed checks, with the version that they had
+
+
+def holds(condition: Tensor) -> bool:
+    """Whether a condition is true everywhere. Where values cannot be looked at it is taken as true.
+
+    That is inside `torch.func.vmap`, inside `torch.compile`, on the device "meta", and inside `unwatched`.
+    """
+    return not _looking.get() or not _has_values(condition) or bool(condition.all())
+
+
+def settled(condition: Tensor) -> bool:
+    """`holds`, for what does not change in a loop (labels, times): not switched off by `unwatched`.
+
+    Only where looking would mean to wait for the device, the steps after a loop's first are not looked at.
+    """
+    if not _has_values(condition) or not (_waiting.get() or condition.device.type == "cpu"):
+        return True
+    return bool(condition.all())
+
+
+def _has_values(x: Tensor) -> bool:
+    """Whether Python can ask for x's values."""
+    if torch.compiler.is_compiling() or x.is_meta:
+        return False
+    while _functorch.is_functorch_wrapped_tensor(x):
+        if _functorch.is_batchedtensor(x):
+            return False
+        x = _functorch.get_unwrapped(x)
+    return True
+
+
+def remember(value: Tensor, check: object) -> None:
+    """Note that this very tensor has passed a check, for `remembered`."""
+    if not torch.compiler.is_compiling():
+        known = _passed.get(value, ())
+        _passed[value] = (*known, (check, _version(value)))
+
+
+def remembered(value: Tensor, check: object) -> bool:
+    """Whether this very tensor, unchanged since, has passed a check."""
+    if torch.compiler.is_compiling():
+        return False
+    return (check, _version(value)) in _passed.get(value, ())
+
+
+def _version(x: Tensor) -> int:
+    """How often x was changed in place; inference tensors do not count it, and only our loops' own are remembered."""
+    return -1 if x.is_inference() else x._version
+
+
+@contextmanager
+def unwatched(*, waiting: bool = True) -> Iterator[None]:
+    """Inside, what changes in a loop is not looked at: a loop would have to wait for the device.
+
+    What does not change (`settled`) still is; without `waiting` only where that needs no waiting.
+    """
+    tokens = _looking.set(False), _waiting.set(_waiting.get() and waiting)
+    try:
+        yield
+    finally:
+        _looking.reset(tokens[0])
+        _waiting.reset(tokens[1])
