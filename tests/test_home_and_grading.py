@@ -126,6 +126,39 @@ PASS: dict[str, list[dict]] = {
     "a function that fills a table": beside(
         "T = {}\ndef register(n):\n    T[n] = n", "register(4)", source=with_line("assert T == {4: 4}")
     ),
+    "a function that fills a table slowly": beside(
+        "import time\nT = {}\ndef fill():\n    for n in range(10):\n        time.sleep(0.04)\n        T[n] = n",
+        "fill()",
+        source=with_line("assert len(T) == 10"),
+    ),
+    "a function that sets a global slowly": beside(
+        "import time\ndef start():\n    global P\n    time.sleep(0.4)\n    P = 3",
+        "start()",
+        source=with_line("assert P == 3"),
+    ),
+    "much that the answer does not need": beside(
+        *("import time\ntime.sleep(0.3)\nu = 1",) * 2, "K = 3\nK += 1", source=with_line("assert K == 4")
+    ),
+    "a closure": beside(
+        f"def make(k):\n    def inner(matrices, probes):\n        return k * {MEAN}\n    return inner",
+        source="hutchinson = make(1)",
+    ),
+    "a decorator that wraps": beside(
+        "import functools\ndef same(f):\n    @functools.wraps(f)\n    def g(*a):\n        return f(*a)\n    return g",
+        source=f"@same\n@torch.no_grad()\n{RIGHT}",
+    ),
+    "the check asserted": notebook(
+        answer(RIGHT), cell('assert check("3.2", hutchinson) is hutchinson', "check", "3.2")
+    ),
+    "the check by its module": notebook(
+        answer(RIGHT), cell('import coursework.exercises as ex\nex.check("3.2", hutchinson)', "check", "3.2")
+    ),
+    "the check in a function": notebook(
+        answer(RIGHT), cell('def go():\n    return check("3.2", hutchinson)\nbest = go()', "check", "3.2")
+    ),
+    "the check tried": notebook(
+        answer(RIGHT), cell('try:\n    check("3.2", hutchinson)\nfinally:\n    pass', "check", "3.2")
+    ),
     "a decorator that registers": beside(
         "T = []\ndef register(f):\n    T.append(f)\n    return f",
         source=f"@register\n{RIGHT.replace('    return', '    assert len(T) == 1; return')}",

@@ -2,6 +2,7 @@
 
 import dis
 import functools
+import os
 import sys
 from collections.abc import Iterator
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -33,7 +34,8 @@ def remarks(attempt: Any, seconds: float) -> list[str]:
 def _file(value: Any) -> str | None:
     """The file in which a function or class was written, None for another thing, or one that a cell defines."""
     if isinstance(value, FunctionType):
-        return value.__code__.co_filename if value.__module__ != "__main__" else None
+        file = value.__code__.co_filename
+        return file if os.path.isfile(file) and "ipykernel" not in file else None  # as cells are called
     if isinstance(value, type) and value.__module__ != "__main__":
         return getattr(sys.modules.get(value.__module__), "__file__", None)
     return None

@@ -15,7 +15,7 @@ import inspect
 import linecache
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CodeType
 from typing import Any
 
@@ -133,7 +133,20 @@ def read(cells: Sequence[Mapping[str, str]]) -> tuple[list[Statement], dict[int,
             line = getattr(error, "lineno", None)
             where = f" (line {line})" if line else ""
             broken[number] = f"the cell does not parse: {getattr(error, 'msg', None) or error}{where}"
-    return statements, broken
+    return _with_effects(statements), broken
+
+
+def _with_effects(statements: Sequence[Statement]) -> list[Statement]:
+    """The statements, of which those that call a function change what it changes of the module's names."""
+    effects: dict[str, set[str]] = {}
+    for statement in statements:
+        if isinstance(statement.node, ast.FunctionDef | ast.AsyncFunctionDef):
+            inside = {name for part in statement.node.body for name in _changed(part)} & statement.later
+            declared = {n for part in ast.walk(statement.node) if isinstance(part, ast.Global) for n in part.names}
+            effects.setdefault(statement.node.name, set()).update(inside | declared)
+    return [
+        replace(s, changes=s.changes.union(*(effects[name] for name in s.now if name in effects))) for s in statements
+    ]
 
 
 def _parse(source: str, file: str) -> list[ast.stmt]:
@@ -249,9 +262,10 @@ def _sources(statements: Sequence[Statement], name: str, at: int, end: int) -> l
             if not isinstance(statements[number].node, MAYBE):
                 break
     found = found or [i for i in range(at + 1, len(statements)) if name in statements[i].binds][:1]
-    if not found or isinstance(statements[found[-1]].node, IMPORTS):
+    if found and isinstance(statements[found[-1]].node, IMPORTS):
         return found
-    return found + [i for i in range(found[-1] + 1, end) if name in statements[i].changes]
+    first = found[-1] + 1 if found else 0
+    return found + [i for i in range(first, end) if name in statements[i].changes]
 
 
 # -- running -----------------------------------------------------------------------------------------------------------
