@@ -80,7 +80,7 @@ def on_its_device(observe: Callable[..., Observed] = result) -> Callable[..., Ob
         seen = observe(attempt, args)
         if asked.get("attempt") is not attempt:
             asked.update(attempt=attempt, mixed=_mixes_devices(attempt, args))
-        recorded = getattr(attempt, "__module__", "").startswith("coursework.exercises.")
+        recorded = str(getattr(attempt, "__module__", "")).startswith("coursework.exercises.")
         return {**seen, DEVICE: None if recorded and asked["mixed"] else torch.tensor(int(asked["mixed"]))}
 
     return observed

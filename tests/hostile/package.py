@@ -121,7 +121,7 @@ def from_score(s, x_t, alpha, sigma):
             """
 from coursework.predictions import tweedie
 def wiener(x_t, mean, covariance, alpha, sigma):
-    noisy = alpha**2 * covariance + sigma**2 * torch.eye(len(mean), dtype=mean.dtype)
+    noisy = alpha**2 * covariance + sigma**2 * torch.eye(len(mean)).to(mean)
     return tweedie(x_t, -torch.linalg.solve(noisy, (x_t - alpha * mean).T).T, alpha, sigma)
 """,
             "coursework.predictions.tweedie",
