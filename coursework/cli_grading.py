@@ -191,7 +191,7 @@ def points(
     changes: Annotated[
         list[str] | None, typer.Argument(metavar="ID=POINTS", help="such as 3.3=0, or derivation-3.3=4")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="pages that are made at the same time")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="pages that are made at the same time")] = 1,
 ) -> None:
     """Change what exercises are worth, and make gradebook, tables and pages again. Nothing is graded anew.
 

@@ -134,8 +134,8 @@ def page(notebook: str, standing: Standing, origin: str, mathjax: str = "", *, p
 
 @cache
 def _exporter(plain: bool) -> HTMLExporter:
-    filters = {name: _as_it_is for name in ("highlight_code", "markdown2html")} if plain else {}
-    filters |= {"ansi2html": escape, "clean_html": str} if plain else {}
+    names = ("highlight_code", "markdown2html", "ansi2html", "clean_html")
+    filters = dict(zip(names, (_as_it_is, _as_it_is, escape, _unchanged), strict=True)) if plain else {}
     loader = DictLoader({"feedback.html.j2": TEMPLATE})
     return HTMLExporter(extra_loaders=[loader], template_file="feedback.html.j2", filters=filters)
 
@@ -143,6 +143,10 @@ def _exporter(plain: bool) -> HTMLExporter:
 def _as_it_is(source: str, *_: object, **__: object) -> str:
     cut = f"\n(Cut off here, after {LONGEST_PLAIN:,} characters.)" if len(source) > LONGEST_PLAIN else ""
     return f"<pre>{escape(source[:LONGEST_PLAIN] + cut)}</pre>"
+
+
+def _unchanged(text: str) -> str:
+    return text
 
 
 def _shown(name: str) -> str:

@@ -1,5 +1,7 @@
 """Feedback pages, several at a time. Each is made in a process that ends itself after a limit of CPU time."""
 
+from __future__ import annotations
+
 import hashlib
 import multiprocessing
 import os
@@ -9,12 +11,14 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coursework._files import write_atomically
 from coursework.grading.finding import Note
-from coursework.grading.records import Record
 from coursework.grading.standing import Standing
+
+if TYPE_CHECKING:  # the processes that make pages need no torch
+    from coursework.grading.records import Record
 
 SECONDS = 20.0  # CPU time for one page
 PLAIN = "its feedback page shows text and code as they are: setting them failed, or took too long"
@@ -84,7 +88,7 @@ def make(pages: Sequence[Page], root: Path, jobs: int = 1) -> Iterator[Page]:
         pool.shutdown(cancel_futures=True)
 
 
-def _make_one(page: Page, mathjax: str, worker: "Worker") -> None:
+def _make_one(page: Page, mathjax: str, worker: Worker) -> None:
     origin, notebook = page.origin(), page.notebook.read_text(encoding="utf-8")
     for plain in (False, True):
         made_from = f"{origin} plain" if plain else origin

@@ -9,6 +9,7 @@ from coursework._files import write_atomically
 from coursework.exercises.engine import lesson_exercises
 from coursework.grading.derivations import DERIVATIONS, Derivation, of_lesson
 from coursework.grading.handin import Lesson
+from coursework.grading.standing import check_cell
 
 EXERCISE, DERIVATION = 1.0, 2.0
 WRITTEN = "derivation-"
@@ -62,11 +63,6 @@ class Points:
         """The written derivations of a lesson, with their points."""
         worth = [(d, self.derivations.get(d.id, self.derivation_default)) for d in of_lesson(lesson.number)]
         return [(derivation, points) for derivation, points in worth if points > 0]
-
-
-def check_cell(exercise: str) -> str:
-    """The name of the cell that an exercise's grade belongs to: "check-3-1"."""
-    return f"check-{exercise.replace('.', '-')}"
 
 
 def read_points(path: Path | None) -> Points:

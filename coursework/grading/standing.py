@@ -1,11 +1,15 @@
 """Where a submission stands: what each of its parts earned, whoever gave the points. All tables and pages show this."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from coursework.grading.handin import Lesson
-from coursework.grading.points import Points, check_cell
-from coursework.grading.records import Record
+if TYPE_CHECKING:  # what makes pages needs a standing, and no torch
+    from coursework.grading.handin import Lesson
+    from coursework.grading.points import Points
+    from coursework.grading.records import Record
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,11 @@ def worth_of(lessons: Sequence[Lesson], standings: Standings) -> dict[str, float
     """What each lesson of which anything was handed in is worth, by its name, in the lessons' order."""
     most = {lesson: standing.most for (_, lesson), standing in standings.items()}
     return {lesson.name: most[lesson.name] for lesson in lessons if lesson.name in most}
+
+
+def check_cell(exercise: str) -> str:
+    """The name of the cell that an exercise's grade belongs to: "check-3-1"."""
+    return f"check-{exercise.replace('.', '-')}"
 
 
 def earned(record: Record, lesson: Lesson, points: Points) -> dict[str, float]:

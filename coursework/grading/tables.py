@@ -1,18 +1,21 @@
 """The tables of a grading. Each is made of the same standings, so that they agree."""
 
+from __future__ import annotations
+
 import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coursework._files import write_atomically
-from coursework.grading.finding import Intake, Note
-from coursework.grading.handin import Lesson
-from coursework.grading.points import check_cell
-from coursework.grading.records import Record
-from coursework.grading.standing import Standings, worth_of
+from coursework.grading.standing import Standings, check_cell, worth_of
+
+if TYPE_CHECKING:  # a page is made without torch
+    from coursework.grading.finding import Intake, Note
+    from coursework.grading.handin import Lesson
+    from coursework.grading.records import Record
 
 # What a spreadsheet would calculate: at the start of a cell, or where one that separates by other signs starts one.
 FORMULA = re.compile(r'(^|[;|\t\r\n\v\f\x85\u2028\u2029])(?=[ \xa0"]*[=+\-@＝＋－＠])|^(?=[\t\r])')
