@@ -242,11 +242,14 @@ def check_course(course: Path | None, lessons: list[Lesson], points: Path | None
 
 def check_released(course: Path, lessons: list[Lesson], worth: Points, changes: list[str]) -> None:
     """Ends the command for a change of what is not in the course directory's release."""
-    from coursework.grading.gradebook import Gradebook
+    from coursework.grading.gradebook import Gradebook, GradebookError
     from coursework.grading.points import cell_of
 
-    with Gradebook(course) as book:
-        known = {name for lesson in lessons if book.has(lesson) for name in book.worth(lesson, worth)}
+    try:
+        with Gradebook(course) as book:
+            known = {name for lesson in lessons if book.has(lesson) for name in book.worth(lesson, worth)}
+    except GradebookError as error:
+        refuse(f"course: {error}")
     for change in changes:
         name = change.partition("=")[0]
         if cell_of(name) not in known:
@@ -382,8 +385,8 @@ def report(records: Records, lessons: list[Lesson], worth: Points, course: Path 
 
     try:
         done = report(records, lessons, worth, course, jobs=jobs, follow=bar)
-    except (GradebookError, OSError) as error:
-        refuse(str(error))
+    except GradebookError as error:
+        refuse(f"course: {error}")
     for remark in [*done.remarks, *done.notes]:
         say(f"note: {remark}", file=sys.stderr)
     for path in done.paths:

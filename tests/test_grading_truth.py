@@ -28,7 +28,8 @@ from coursework.grading.standing import check_cell
 from coursework.grading.tables import harmless
 
 HELLO = Lesson("00_start_here", {"0.1": "squared_norm"})
-SLICED = Lesson("03_sliced_score_matching", {"3.1": "quadratic_form", "3.2": "hutchinson", "3.3": "trace_variance"})
+FUNCTIONS = {"3.1": "quadratic_form", "3.2": "hutchinson", "3.3": "trace_variance"}
+SLICED = Lesson("03_sliced_score_matching", FUNCTIONS, prompts={d.id: d.prompt for d in of_lesson(3)})
 LESSONS = [HELLO, SLICED]
 DERIVATION = "derivation-3-3"
 ROOT = Path(__file__).parent.parent
@@ -517,7 +518,18 @@ def test_notes_and_rows_of_all_are_there_whatever_was_graded_last(school):
     assert [row[:2] for row in before["notes"][1:]] == [["anna", SLICED.name], ["ben", SLICED.name]]
     assert "ipynb: left out, ben/" in before["notes"][2][2]
     assert [row[0] for row in before["totals"][1:]] == ["anna", "ben", "cleo", "dora"]
-    assert ["cleo", SLICED.name, "", "nothing handed in", "0", "5", "", "an empty folder", "", ""] in before["marks"]
+    assert [
+        "cleo",
+        SLICED.name,
+        "",
+        "nothing handed in",
+        "0",
+        "5",
+        "",
+        "an empty folder",
+        "nothing handed in",
+        "",
+    ] in before["marks"]
     assert {row[8] for row in before["marks"] if row[:2] == ["ben", SLICED.name]} == {"several files", ""}
     for options in (("--student", "dora"), ("--lesson", "0"), ("--student", "anna", "--lesson", "3")):
         result = school.grade(*options)

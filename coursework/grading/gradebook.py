@@ -163,7 +163,7 @@ class Gradebook:
                     standing = self._save(record, lesson, points, kept, notes)
             except GradebookError:
                 raise
-            except (OSError, ValueError, TypeError, LookupError) as error:  # of one submission; the others are saved
+            except Exception as error:  # of one submission; the others are saved
                 self._book.db.rollback()
                 standing = None
                 notes.append(f"not in the gradebook: {type(error).__name__}: {error}")
@@ -184,7 +184,8 @@ class Gradebook:
             _enter(notebook, graded, machine, again)
         for grade in notebook.grades:
             _settle(grade, machine)
-        if time := self._collected(record, notes):
+        time = self._collected(record, notes)
+        if submission.timestamp != time:
             submission.timestamp = time
         self._make_late(submission, notebook)
         standing = _standing(notebook)

@@ -127,6 +127,8 @@ class Worker:
 
     def ask(self, arguments: tuple[Any, ...], plain: bool) -> str | None:
         """The page of these arguments, None where it failed or the process ended over it."""
+        if self._closed:
+            raise EOFError
         if self._process is None:
             self._start()
         try:

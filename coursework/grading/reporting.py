@@ -1,6 +1,7 @@
 """All that is made of a grading's records: the gradebook, the tables, the feedback pages. They say the same."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -86,7 +87,8 @@ def _bring_up_to_date(pages: Sequence[Page], jobs: int, follow: Follow) -> list[
     stale = [page for page in pages if page.made()[0] != page.origin()]
     if stale:
         root = pages[0].path.parents[2]
-        for _ in follow(make(stale, root, jobs), len(stale), "page"):
-            pass
+        with closing(make(stale, root, jobs)) as made:
+            for _ in follow(made, len(stale), "page"):
+                pass
     kinds = [(page, page.made()) for page in pages]
     return [page.note(PLAIN if origin else NONE) for page, (origin, plain) in kinds if plain or not origin]

@@ -54,7 +54,9 @@ Standings = Mapping[tuple[str, str], Standing]  # by student and lesson
 
 def worth_of(lessons: Sequence[Lesson], standings: Standings) -> dict[str, float]:
     """What each lesson of which anything was handed in is worth, by its name, in the lessons' order."""
-    most = {lesson: standing.most for (_, lesson), standing in standings.items()}
+    most: dict[str, float] = {}
+    for (_, lesson), standing in standings.items():
+        most[lesson] = max(standing.most, most.get(lesson, 0.0))
     return {lesson.name: most[lesson.name] for lesson in lessons if lesson.name in most}
 
 
