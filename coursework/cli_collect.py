@@ -32,11 +32,12 @@ def collect(
     Understands the zips of Moodle, Canvas and Blackboard, files named LOGIN_LESSON.ipynb, a folder for each student,
     and sections of them. Nothing that was collected before is removed; collected.csv says what became of each file.
     """
+    root = course_root()
     from coursework.grading.collected import TABLE
     from coursework.grading.collecting import CollectError
     from coursework.grading.collecting import collect as collect_all
 
-    lessons = lessons_named(course_root(), [])
+    lessons = lessons_named(root, [])
     folder, people = target(course, out), read_students(students)
     try:
         done = collect_all(sources, lessons, folder, people, dry=dry_run)

@@ -118,12 +118,12 @@ def assign(
     points: PointsFile = None,
 ) -> None:
     """Make a release: a course directory for nbgrader, and a zip for students."""
+    root = course_root()
     from coursework.grading.gradebook import Gradebook, GradebookError
     from coursework.grading.release import AssignError
     from coursework.grading.release import assign as release
     from coursework.publishing import PublishError
 
-    root = course_root()
     worth, lessons = read_points(points, out), lessons_named(root, [])
     asked = chosen(lessons, names)
     added_to = (out / "gradebook.db").is_file()
@@ -162,10 +162,10 @@ def grade(
     A submission is graded anew when its file, an exercise of its lesson or an option changed. The tables are of all
     that was ever graded into --out.
     """
+    root = course_root()
     from coursework.grading.grader import Rules
     from coursework.grading.records import Records
 
-    root = course_root()
     if not submissions.is_dir():
         refuse(f"submissions: {submissions} is no folder")
     if jobs < 1:
@@ -197,11 +197,11 @@ def points(
 
     An exercise that is worth 0 is dropped. Points that a person gave keep their share of what the exercise is worth.
     """
+    root = course_root()
     from coursework._files import write_atomically
     from coursework.grading.points import FILE, PointsError, changed
     from coursework.grading.records import Records
 
-    root = course_root()
     with going_on():
         check_course(course, [], None)
         lessons = lessons_named(root, [])

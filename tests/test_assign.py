@@ -393,8 +393,19 @@ def test_the_doctor_misses_lessons_that_were_given_out_and_no_others(students_tr
     assert f"mend: coursework reset {NAME}" in result.stdout
 
 
-@pytest.mark.parametrize("command", [("publish",), ("assign", "3", "--out", "x"), ("grade", ".", "--out", "x")])
-def test_what_needs_the_solutions_says_so(command, students_tree):
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("publish",),
+        ("assign", "3", "--out", "x"),
+        ("grade", ".", "--out", "x"),
+        ("collect", ".", "--out", "x"),
+        ("points", "3.1=2", "--course", ".", "--out", "x"),
+    ],
+)
+def test_what_needs_the_solutions_says_so_first(command, students_tree, monkeypatch):
+    for name in ("records", "release", "gradebook", "points", "collecting", "tables"):
+        monkeypatch.setitem(sys.modules, f"coursework.grading.{name}", None)
     result = call(*command)
     assert result.exit_code == 2
     assert "is not a course tree (solutions/ missing)" in result.stderr
