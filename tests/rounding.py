@@ -30,7 +30,9 @@ EXACT_POWERS = (-1, 0, 0.5, 1, 2)
 
 
 def _rounded(value: object) -> bool:
-    return isinstance(value, Tensor) and value.dtype in (torch.float32, torch.float64) and value.numel() > 0
+    if not isinstance(value, Tensor) or value.is_meta:
+        return False
+    return value.dtype in (torch.float32, torch.float64) and value.numel() > 0
 
 
 def _sizes(arguments: object) -> object:
