@@ -180,7 +180,9 @@ def grade(
         handed_in = [each for each in asked if each.name in {submission.lesson for submission in found}]
         check_course(course, handed_in, points)
         allowed = allow(records, allow_reference or [], forbid_reference or [], lessons)
-        grade_class(found, lessons, Rules(records.secret(), allowed), records, jobs, scheduler, again=again)
+        hidden = tuple(str(path.absolute()) for path in (root, submissions, out, course) if path is not None)
+        rules = Rules(records.secret(), allowed, hidden)
+        grade_class(found, lessons, rules, records, jobs, scheduler, again=again)
         report(records, lessons, worth, course, jobs)
 
 

@@ -16,7 +16,7 @@ from coursework.grading import finding, handin, stage
 from coursework.grading.grader import Grader, Rules
 from coursework.grading.handin import Cell, HandIn, Lesson
 from coursework.grading.stage import PACKAGE
-from tests.hostile import HOSTILES, RIGHT, WRONG, Hostile, inside
+from tests.hostile import HOSTILES, RIGHT, WRONG, Hostile
 
 pytestmark = pytest.mark.needs("namespaces")
 
@@ -26,6 +26,30 @@ NEIGHBOUR = """
 def fitted_slopes(covariance, radius):
     dim = torch.full_like(radius, len(covariance))
     return -torch.stack([dim, radius**2]) / covariance.trace()
+"""
+MARK = "what anna wrote 5d1c0b7a93"
+SEARCH = """
+import ctypes
+
+def found(first, rest):  # in two pieces, because memory holds what it looks for as well
+    with open("/proc/self/maps") as maps:
+        lines = maps.read().splitlines()
+    for line in lines:
+        place, mode, *_ = line.split()
+        low, high = (int(end, 16) for end in place.split("-"))
+        if mode.startswith("rw") and "[v" not in line and high - low < 1 << 28:
+            data, at = ctypes.string_at(low, high - low), 0
+            while (at := data.find(rest, at + 1)) > 0:
+                if data[at - 1 : at] == first:
+                    return True
+    return False
+
+ours = bytearray(b"what eve keeps ")
+ours += b"5d1c0b7a93"
+if not found(b"w", b"hat eve keeps 5d1c0b7a93"):
+    raise SystemExit("the search is blind")
+if found(b"w", b"hat anna wrote 5d1c0b7a93") or found(b"a", b" secret for tests"):
+    raise SystemExit("it found what others sent")
 """
 SECRET = "CANARY_SECRET_" + "5" * 12
 
@@ -115,12 +139,12 @@ def test_there_are_enough_attacks_and_they_differ():
     assert len({h.name for h in HOSTILES}) == len({h.source for h in HOSTILES}) == len(HOSTILES)
 
 
-@pytest.mark.parametrize("meanwhile", ["", 'os.write(3, b"x")'], ids=["silent", "one byte"])
-def test_who_sleeps_uses_up_the_submissions_time(meanwhile, grader):
-    source = inside(f"import os, time\n{meanwhile}\ntime.sleep(1e6)")
-    mark, used = grader._grade_exercise(find("3.4"), LESSON, hand_in(source), [], cpu=0.5)
-    assert "stopped after" in mark.message
-    assert used == pytest.approx(0.5, abs=0.01)
+def test_memory_holds_nothing_of_others(grader):
+    """What a submission sent is looked for by the next one: its own process was forked from the same server."""
+    sent = RIGHT + f"# {MARK}\n" * 1000
+    assert marks_of(grader, sent)["3.4"].outcome == "passed"
+    mark = marks_of(grader, SEARCH + RIGHT)["3.4"]
+    assert mark.outcome == "passed", mark
 
 
 def test_without_an_attack_right_is_right_and_wrong_is_wrong(grader):

@@ -1,17 +1,22 @@
 """The sandbox where the system allows less, and what comes over the wire from a process that nobody trusts."""
 
+import fcntl
 import json
 import os
 import struct
 import sys
+import sysconfig
+import tempfile
+import time
 
 import psutil
 import pytest
 import torch
 
-from coursework.grading import stage, wire
-from coursework.grading.grader import Grader, Rules
-from coursework.grading.service import Sandbox, SandboxError
+from coursework.grading import sandbox, stage, wire
+from coursework.grading.grader import WALL, WALL_RESERVED, Grader, Rules
+from coursework.grading.handin import Cell, HandIn, Lesson
+from coursework.grading.service import PREFIX, Reply, Sandbox, SandboxError, _sweep
 from tests.hostile import HOSTILES, RIGHT
 from tests.test_grading_hostile import LESSON, hand_in
 
@@ -197,7 +202,157 @@ def test_what_is_not_an_answer_is_refused(data):
         wire.unpack(data, [NAMES] * 2)
 
 
-def test_the_sandbox_may_read_python_and_not_the_course():
+# -- what is in sight --------------------------------------------------------------------------------------------------
+
+
+def in_a_process(work):
+    """What work() returns, from a forked process; None where it dies."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, json.dumps(work()).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        said = answer.read()
+    os.waitpid(child, 0)
+    return json.loads(said) if said else None
+
+
+@pytest.fixture
+def school(tmp_path):
+    """A course with its environment, and the submissions, beneath a folder that learners' code may read."""
+    for path in ("course/solutions/03.ipynb", "course/.venv/lib/torch.py", "submitted/anna/03.ipynb", "package/x.py"):
+        (tmp_path / "opt" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "opt" / path).write_text("text")
+    for path in (tmp_path, *tmp_path.parents):
+        if path.stat().st_uid == os.getuid():
+            path.chmod(path.stat().st_mode | 0o055)
+    (tmp_path / "root").mkdir()
+    (tmp_path / "opt" / "link").symlink_to("submitted")
+    return tmp_path / "opt"
+
+
+def seen_from_inside(view: sandbox.View, folder) -> list[str] | None:
+    """The files beneath a folder, as learners' code sees them."""
+
+    def look():
+        missing = sandbox.separate(view, sandbox.stranger(view.root))
+        return missing or sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+    def outside():
+        missing = sandbox.new_process_space()
+        return [missing] if missing else in_a_process(look)
+
+    return in_a_process(outside)
+
+
+@pytest.mark.needs("namespaces")
+def test_a_course_and_submissions_in_a_visible_folder_are_hidden_and_its_environment_is_not(school):
+    hidden = tuple(str(school / name) for name in ("course", "link", "later"))
+    view = sandbox.View(str(school.parent / "root"), (str(school), str(school / "course" / ".venv" / "lib")), hidden)
+    assert seen_from_inside(view, school) == ["course/.venv/lib/torch.py", "package/x.py"]
+
+
+def test_the_sandbox_may_read_python_and_no_copy_of_the_course(monkeypatch, tmp_path):
     places = stage.readable()
-    assert sys.prefix in places
-    assert str(stage.PACKAGE.parent) not in places
+    assert sysconfig.get_paths()["purelib"] in places
+    assert not {"/usr", "/usr/local", "/opt", sys.prefix, str(stage.PACKAGE.parent)} & set(places)
+    assert not {"/usr", "/opt"} & set(sandbox.SYSTEM)
+    for copy in ("lib/python3.99/site-packages/coursework", "site-packages/coursework"):
+        (tmp_path / copy).mkdir(parents=True)
+    monkeypatch.setattr(stage, "readable", lambda: [str(tmp_path / "lib"), str(tmp_path / "site-packages")])
+    copies = {str(path) for path in tmp_path.rglob("coursework")}
+    assert set(stage.hidden()) == {str(stage.PACKAGE), str(stage.PACKAGE.parent)} | copies
+    monkeypatch.setattr(stage, "PACKAGE", tmp_path / "site-packages" / "coursework")
+    assert set(stage.hidden()) == copies  # and not all of site-packages
+
+
+# -- limits --------------------------------------------------------------------------------------------------------
+
+
+def watched(work, limits: sandbox.Limits) -> list:
+    """How a process that does some work ends under limits, and its CPU seconds."""
+
+    def watcher():
+        sandbox.adopt_orphans()
+        child = os.fork()
+        if child == 0:
+            work()
+            os._exit(0)
+        return sandbox.watch(child, limits, lambda: False)
+
+    return in_a_process(watcher)
+
+
+def fork_and_wait(n: int, work) -> None:
+    for _ in range(n):
+        if os.fork() == 0:
+            work()
+            os._exit(0)
+    for _ in range(n):
+        os.wait()
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def test_the_cpu_time_of_all_descendants_counts():
+    ended, cpu = watched(lambda: fork_and_wait(8, spin), sandbox.Limits(cpu=0.8, wall=60))
+    assert ended == "time"
+    assert cpu >= 0.8
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="Linux alone tells shares of memory")
+def test_memory_that_forked_processes_share_counts_once():
+    held = bytearray(os.urandom(1) * (150 << 20))  # 20 processes with this are 3 GB, if each counts all of it
+    limits = sandbox.Limits(cpu=60, wall=60, memory=1 << 30)
+    assert watched(lambda: fork_and_wait(20, lambda: time.sleep(0.5)), limits)[0] == "exit"
+    own = lambda: (bytearray(os.urandom(1) * len(held)), time.sleep(60))  # noqa: E731
+    assert watched(lambda: fork_and_wait(20, own), limits)[0] == "memory"
+
+
+class Sleepers:
+    """In the sandbox's place: every exercise sleeps for as long as it may."""
+
+    missing = ()
+
+    def __init__(self, hidden):
+        self.walls = []
+
+    def ask(self, request):
+        self.walls.append(request["wall"])
+        return Reply(b"", "time", 0.0, request["wall"])
+
+    def close(self):
+        pass
+
+
+def test_a_submission_that_sleeps_in_every_exercise_ends_in_time(monkeypatch):
+    monkeypatch.setattr("coursework.grading.grader.Sandbox", Sleepers)
+    exercises = {"3.1": "f", "3.2": "f", "3.3": "f", "3.4": "f", "3.5": "f", "3.6": "f"}
+    cells = tuple(Cell("import time; time.sleep(1e6)", "exercise", exercise) for exercise in exercises)
+    grader = Grader(Rules("a secret for tests"))
+    marks, _ = grader.grade(HandIn(cells), Lesson(LESSON.name, exercises))
+    assert all("stopped after" in mark.message for mark in marks)
+    assert sum(grader._sandbox.walls) == pytest.approx(WALL)
+    assert min(grader._sandbox.walls) == WALL_RESERVED
+
+
+def test_what_a_killed_grading_left_is_swept_away_and_what_another_one_holds_is_not(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, held, new = (tmp_path / f"{PREFIX}{name}" for name in ("left", "held", "new"))
+    for folder in (left, held, new):
+        (folder / "root").mkdir(parents=True)
+    for folder in (left, held):
+        os.utime(folder, (1, 1))
+    (tmp_path / f"{PREFIX}link").symlink_to(held)
+    holder = os.open(held, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    _sweep()
+    os.close(holder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{PREFIX}{name}" for name in ("held", "link", "new")]

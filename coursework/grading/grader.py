@@ -15,14 +15,31 @@ from coursework.grading.service import Sandbox
 BUDGET = 15.0  # CPU seconds for all exercises of a submission
 LONGEST = 8.0  # for one of them
 RESERVED = 1.0  # kept for each exercise that is still to come
+WALL = 30.0  # seconds on the clock for all exercises of a submission, whatever they do meanwhile
+WALL_RESERVED = 3.0
+
+
+@dataclass(frozen=True)
+class Time:
+    """CPU seconds, and seconds on the clock."""
+
+    cpu: float = 0.0
+    wall: float = 0.0
+
+    def __sub__(self, used: "Time") -> "Time":
+        return Time(self.cpu - used.cpu, self.wall - used.wall)
 
 
 @dataclass(frozen=True)
 class Rules:
-    """A whole grading's rules: the secret that cases are drawn from, and exercises whose reference may be called."""
+    """A whole grading's rules: the secret that cases are drawn from, and exercises whose reference may be called.
+
+    hidden: folders that no learner's code may read: the submissions, the records and the course, wherever they lie.
+    """
 
     secret: str
     allowed: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
     def fingerprint(self, lesson: Lesson) -> str:
         """Changes whenever a lesson would have to be graded again: other cases, rules, exercises, or way of judging."""
@@ -48,7 +65,7 @@ class Grader:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self._sandbox = Sandbox()
+        self._sandbox = Sandbox(rules.hidden)
         self.missing = self._sandbox.missing
 
     def __enter__(self) -> Self:
@@ -71,11 +88,12 @@ class Grader:
             text = f"the notebook cannot be graded: {handed_in.problem}"
             return [Mark(e.id, "not attempted", text, flag="unreadable") for e in exercises], [text]
         marks: list[Mark] = []
-        left, given = BUDGET, list[dict[str, str]]()
+        left, given = Time(BUDGET, WALL), list[dict[str, str]]()
         for number, exercise in enumerate(exercises):
             still_to_come = len(exercises) - number - 1
-            cpu = max(RESERVED, min(LONGEST, left - RESERVED * still_to_come))
-            mark, used = self._grade_exercise(exercise, lesson, handed_in, given, cpu, salt)
+            cpu = max(RESERVED, min(LONGEST, left.cpu - RESERVED * still_to_come))
+            most = Time(cpu, max(WALL_RESERVED, left.wall - WALL_RESERVED * still_to_come))
+            mark, used = self._grade_exercise(exercise, lesson, handed_in, given, most, salt)
             left -= used
             marks.append(mark)
             if mark.outcome != "passed":
@@ -89,28 +107,28 @@ class Grader:
         lesson: Lesson,
         handed_in: HandIn,
         given: list[dict[str, str]],
-        cpu: float,
+        most: Time,
         salt: str = "",
-    ) -> tuple[Mark, float]:
-        """The mark of one exercise and the CPU seconds that it used: that of the first try that passes, if any.
+    ) -> tuple[Mark, Time]:
+        """The mark of one exercise and the time that it used: that of the first try that passes, if any.
 
         given: earlier exercises that did not pass, with their references, as the learner's own checks gave them. Where
         no answer comes back a learner's cells may be to blame that the answer does not need: it is tried without them.
         """
-        exam, first, used = Exam(exercise, self.rules.secret, salt), None, 0.0
+        exam, first, left = Exam(exercise, self.rules.secret, salt), None, most
         tries = [(place, True) for place in answers.places(handed_in.cells, exercise.id, lesson.functions[exercise.id])]
-        while tries and (first is None or cpu - used > RESERVED / 4):
+        while tries and (first is None or (left.cpu > RESERVED / 4 and left.wall > WALL_RESERVED / 4)):
             (place, whole), *tries = tries
-            mark, more, answered = self._grade_place(place, whole, exam, lesson, handed_in, given, cpu - used)
-            used += more
+            mark, used, answered = self._grade_place(place, whole, exam, lesson, handed_in, given, left)
+            left -= used
             if mark.outcome == "passed":
-                return mark, used
+                return mark, most - left
             first = first or mark
             if whole and not answered:
                 tries.insert(0, (place, False))
         if first is None:
-            return Mark(exercise.id, "not attempted", "its cell is not in the notebook", flag="cell missing"), 0.0
-        return first, used
+            return Mark(exercise.id, "not attempted", "its cell is not in the notebook", flag="cell missing"), Time()
+        return first, most - left
 
     def _grade_place(
         self,
@@ -120,9 +138,9 @@ class Grader:
         lesson: Lesson,
         handed_in: HandIn,
         given: list[dict[str, str]],
-        cpu: float,
-    ) -> tuple[Mark, float, bool]:
-        """The mark of what stands in one place, the CPU seconds that it used, and whether an answer came back.
+        most: Time,
+    ) -> tuple[Mark, Time, bool]:
+        """The mark of what stands in one place, the time that it used, and whether an answer came back.
 
         whole: run all cells of the learner's own, not only what the answer needs.
         """
@@ -135,19 +153,17 @@ class Grader:
             "wanted": {"exercise": exercise.id, "name": name, "whole": whole, **place._asdict()},
             "given": [entry for entry in given if entry["name"] != name],
             "reference": {},
-            "cpu": cpu,
-            "wall": 2 * cpu + 3,
+            "cpu": most.cpu,
+            "wall": min(most.wall, 2 * most.cpu + WALL_RESERVED),
         }
         if exercise.id in self.rules.allowed:
             request["reference"] = {"name": exercise.reference.__name__, "source": stage.source_of(exercise)}
         reply = self._sandbox.ask(request)
         if reply.ended.startswith("lost"):  # the sandbox itself went down: once more
             reply = self._sandbox.ask(request)
-        mark = replace(judged(exam, reply.data, reply.ended, cpu), seconds=round(reply.seconds, 3))
-        used = max(
-            reply.cpu, min(cpu, (reply.seconds - 3) / 2)
-        )  # of the clock's 2 cpu + 3, whatever it wrote meanwhile
-        return mark, used, not mark.message.startswith(("no answer", "stopped: "))
+        mark = judged(exam, reply.data, reply.ended, min(most.cpu, most.wall))
+        mark = replace(mark, seconds=round(reply.seconds, 3))
+        return mark, Time(reply.cpu, reply.seconds), not mark.message.startswith(("no answer", "stopped: "))
 
 
 def judged(exam: Exam, data: bytes, ended: str, cpu: float) -> Mark:

@@ -11,9 +11,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 NEW_NS, NEW_UTS, NEW_IPC, NEW_USER, NEW_PID, NEW_NET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 BIND, REC, MOVE, PRIVATE, NOSUID, NODEV = 4096, 16384, 8192, 1 << 18, 2, 4
@@ -23,7 +24,7 @@ UNPRIVILEGED = 64_321  # the user and group that the code of learners runs as wh
 MEGABYTE = 1 << 20
 SCRATCH = "/scratch"  # where learners' code works, in the new view of the files
 DEVICES = ("null", "zero", "urandom", "random")
-SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/lib32", "/etc/ld.so.cache", "/opt")
+SYSTEM = ("/lib", "/lib64", "/lib32", "/usr/lib", "/usr/lib64", "/usr/lib32", "/etc/ld.so.cache")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,18 @@ class Limits:
     file: int = 2 * MEGABYTE
     processes: int = 24
     open_files: int = 64
+
+
+@dataclass(frozen=True)
+class View:
+    """What learners' code sees of the files: `readable` folders, without the `hidden` ones in them.
+
+    `root` is an empty folder to build the view in.
+    """
+
+    root: str
+    readable: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
 
 class _Attributes(ctypes.Structure):
@@ -88,18 +101,17 @@ def _enter_user_space(more: int = 0) -> None:
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
 
 
-def separate(readable: Iterable[str], root: str, user: int) -> list[str]:
+def separate(view: View, user: int) -> list[str]:
     """Cut this process off from network and files, and give up all privileges. Returns what could not be done.
 
-    readable: folders that stay visible, read-only; root: an empty folder to build the new view of the files in; user:
-    whom to become, 0 for nobody else.
+    user: whom to become, 0 for nobody else.
     """
     missing = []
     if sys.platform == "linux":
         steps: tuple[tuple[str, Callable[[], None]], ...] = (
             ("the network is not cut off", lambda: _call("unshare", NEW_NET | NEW_IPC | NEW_UTS)),
             ("", _no_shared_memory),
-            ("files are not hidden", lambda: _new_view(readable, root)),
+            ("files are not hidden", lambda: _new_view(view)),
         )
         missing += [f"{text} ({error})" for text, step in steps if (error := _failure(step)) and text]
     else:
@@ -126,24 +138,31 @@ def _failure(step: Callable[[], None]) -> OSError | None:
     return None
 
 
-def _new_view(readable: Iterable[str], root: str) -> None:
-    """A new root with the system's libraries, `readable` and an empty folder, and the old one out of reach."""
+def _new_view(view: View) -> None:
+    """A new root with the system's libraries, what is readable, and an empty folder, and the old one out of reach."""
+    root = view.root
     _call("unshare", NEW_NS)
     _mount("none", "/", flags=REC | PRIVATE)
     _mount("tmpfs", root, "tmpfs", NOSUID | NODEV, "size=1m,mode=755")
     os.mkdir(root + SCRATCH)
     _mount("tmpfs", root + SCRATCH, "tmpfs", NOSUID | NODEV, "size=64m,nr_inodes=4k,mode=1777")
-    for path in sorted({*SYSTEM, *readable}, key=len):
-        if os.path.islink(path):
+    hidden = {place for path in view.hidden for place in (os.path.abspath(path), os.path.realpath(path))}
+    covered = []
+    for path in sorted({*SYSTEM, *view.readable, *hidden}, key=lambda path: path.count("/")):
+        seen = os.path.lexists(root + path)
+        if path in hidden:
+            covered += [root + path] if seen and _cover(root + path) else []
+        elif os.path.islink(path) and not seen:
             _make_parent(root + path)
             os.symlink(os.readlink(path), root + path)
-        elif os.path.exists(path) and not os.path.exists(root + path):
+        elif os.path.exists(path) and not seen:
             _show(path, root + path)
     for name in DEVICES:
         _show(f"/dev/{name}", f"{root}/dev/{name}", read_only=False)
     os.mkdir(f"{root}/proc")
     _failure(lambda: _mount("proc", f"{root}/proc", "proc", NOSUID | NODEV))
-    _freeze(root, recursive=False)
+    for path in (*covered, root):
+        _freeze(path, recursive=False)
     os.chdir(root)
     _mount(root, "/", flags=MOVE)
     os.chroot(".")
@@ -160,6 +179,24 @@ def _show(path: str, target: str, read_only: bool = True) -> None:
     _mount(path, target, flags=BIND | REC)
     if read_only:
         _freeze(target)
+
+
+def _cover(target: str) -> bool:
+    """Put an empty folder over one that is visible. Returns whether it was a folder."""
+    if not os.path.isdir(target):
+        return False
+    _mount("tmpfs", target, "tmpfs", NOSUID | NODEV, "size=1m,mode=755")
+    return True
+
+
+def libraries() -> list[str]:
+    """The folders of the shared libraries that this process has loaded (Linux)."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return []
+    found = {line[line.index("/") :] for line in lines if ".so" in line and "/" in line}
+    return sorted({os.path.dirname(path) for path in found})
 
 
 def _make_parent(target: str) -> None:
@@ -272,49 +309,80 @@ def _processes_of_this_user() -> int:
 
 
 def watch(child: int, limits: Limits, abandoned: Callable[[], bool]) -> tuple[str, float]:
-    """Wait for a sandboxed child, and end it and everything it started when it uses too much.
+    """Wait for a sandboxed child, and end it and everything it started when all of them together use too much.
 
     abandoned: says whether nobody waits for the answer any more. Returns how it ended ("exit", "time", "memory",
-    "abandoned" or "signal 9") and its CPU seconds.
+    "abandoned" or "signal 9") and the CPU seconds of all.
     """
     import psutil
 
-    started, process, ended = time.monotonic(), psutil.Process(child), ""
+    started, process, ended, seen = time.monotonic(), psutil.Process(child), "", 0.0
     pause = 0.005
     while True:
         done, status, used = os.wait4(child, os.WNOHANG)
         if done:
             break
-        if not ended and (ended := _too_much(process, limits, time.monotonic() - started, abandoned)):
+        family = _family(process)
+        seen = max(seen, _cpu(family))
+        if not ended and (ended := _too_much(family, limits, time.monotonic() - started, seen, abandoned)):
             os.kill(child, signal.SIGKILL)
         time.sleep(pause)
         pause = min(0.05, pause * 1.2)
     _end_descendants()
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    cpu = used.ru_utime + used.ru_stime
+    cpu = max(seen, used.ru_utime + used.ru_stime)
     by_limit = number in (signal.SIGXCPU, signal.SIGKILL) and cpu >= 0.9 * limits.cpu
     return ended or ("time" if by_limit else f"signal {number}" if number else "exit"), cpu
 
 
-def _too_much(process: object, limits: Limits, seconds: float, abandoned: Callable[[], bool]) -> str:
-    if seconds > limits.wall:
+def _family(process: Any) -> list[Any]:
+    """A process and all that descend from it."""
+    import psutil
+
+    try:
+        return [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def _too_much(family: list[Any], limits: Limits, seconds: float, cpu: float, abandoned: Callable[[], bool]) -> str:
+    if seconds > limits.wall or cpu > limits.cpu:
         return "time"
     if abandoned():
         return "abandoned"
-    return "memory" if _memory(process) > 2 * limits.memory else ""
+    most = 2 * limits.memory
+    return "memory" if _sum(_resident, family) > most and _sum(_share, family) > most else ""
 
 
-def _memory(process: object) -> int:
-    """Bytes of memory of a process and of all that descend from it."""
+def _sum(quantity: Callable[[Any], float], family: list[Any]) -> float:
+    """A quantity of all processes together; one that has ended has none."""
     import psutil
 
-    total = 0
-    try:
-        for one in (process, *process.children(recursive=True)):
-            total += one.memory_info().rss
-    except psutil.Error:
-        return total
+    total = 0.0
+    for process in family:
+        try:
+            total += quantity(process)
+        except (psutil.Error, OSError):
+            continue
     return total
+
+
+def _cpu(family: list[Any]) -> float:
+    """CPU seconds of processes and of those that they have waited for."""
+    return _sum(lambda process: sum(process.cpu_times()[:4]), family)
+
+
+def _resident(process: Any) -> float:
+    return process.memory_info().rss
+
+
+def _share(process: Any) -> float:
+    """Bytes of memory, of which forked processes that share a page count their part; with all of it, where unknown."""
+    try:
+        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    except (OSError, StopIteration):
+        return _resident(process)
 
 
 def adopt_orphans() -> None:

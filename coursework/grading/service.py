@@ -1,6 +1,7 @@
 """Our side of the sandbox: it starts the fork server, hands over one exercise at a time, and takes what comes back."""
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,9 +23,24 @@ from coursework.grading.worker import LENGTH
 
 ANSWER_MOST = 8 << 20  # bytes; what is longer is no answer to any exercise
 START_SECONDS = 120.0
+PREFIX = "coursework-grading-"  # of the folders of sandboxes
+SETTLED = 60.0  # seconds after which a folder that nobody holds is not one that is just being made
 GRACE = 5.0  # seconds after which a server that does not report is ended
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 PROGRAM = "import sys; sys.path.insert(0, sys.argv.pop()); from coursework.grading.worker import main; main()"
+
+
+def _sweep() -> None:
+    """Remove folders that gradings left behind which were killed: nobody holds them any more."""
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            folder = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                if os.fstat(folder).st_uid == os.getuid() and time.time() - os.fstat(folder).st_mtime > SETTLED:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(folder)
 
 
 class SandboxError(RuntimeError):
@@ -44,16 +60,19 @@ class Reply:
 class Sandbox:
     """A fork server for learners' code; a context manager that leaves no process and no file behind.
 
-    `missing` lists what this system does not allow to protect.
+    hidden: folders that learners' code may not read, wherever they lie. `missing` lists what this system does not allow
+    to protect.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: Sequence[str] = ()) -> None:
         if not hasattr(os, "fork"):
             raise SandboxError("grading needs Linux or macOS; on Windows use WSL, the Windows Subsystem for Linux")
+        self._hidden = [*stage.hidden(), *hidden]
         self._closed = False
         self._busy = threading.Lock()
         self.missing: tuple[str, ...] = ()
-        self._folder = Path(tempfile.mkdtemp(prefix="coursework-grading-"))
+        _sweep()
+        self._folder, self._lock = Path(tempfile.mkdtemp(prefix=PREFIX)), -1
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
         try:
@@ -103,17 +122,20 @@ class Sandbox:
             self._connection.shutdown(socket.SHUT_RDWR)
         with self._busy:
             self._stop()
+            self._hold(-1)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self) -> None:
         root, where = self._folder / "root", self._folder / "stage"
         shutil.rmtree(self._folder, ignore_errors=True)
         root.mkdir(mode=0o700, parents=True)
+        self._hold(os.open(self._folder, os.O_RDONLY))
         stage.write_stage(where)
         for path in (self._folder, where, *where.rglob("*")):  # for the users that learners' code runs as
             path.chmod(0o755 if path.is_dir() else 0o644)
         ours, theirs = socket.socketpair()
-        settings = {"control": theirs.fileno(), "readable": stage.readable(), "root": str(root)}
+        places = {"readable": stage.readable(), "hidden": self._hidden, "root": str(root)}
+        settings = {"control": theirs.fileno(), **places}
         environment = {"LANG": "C.UTF-8", "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(root)}
         with theirs, (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -134,6 +156,14 @@ class Sandbox:
             self._stop()
             raise SandboxError(f"the sandbox did not start: {said[-1]}") from None
         shutil.rmtree(where)  # it is all in the server's memory
+
+    def _hold(self, folder: int) -> None:
+        """Hold the sandbox's folder for as long as this process lives, so that nobody sweeps it away; -1 lets go."""
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = folder
+        if folder >= 0:
+            fcntl.flock(folder, fcntl.LOCK_EX)
 
     def _stop(self) -> None:
         if self._connection is not None:

@@ -12,9 +12,11 @@ from types import ModuleType
 import coursework
 from coursework._files import write_atomically
 from coursework.exercises.engine import Exercise
+from coursework.grading import sandbox
 
 PACKAGE = Path(coursework.__file__).parent
 SANDBOXED = ("__init__", "cases", "cells", "magics", "sandbox", "wire", "withheld", "worker")
+COPIES = ("coursework", "python3*/*-packages/coursework")
 LEFT_OUT = ("trained", "__pycache__")
 WITHHELD_ARGUMENTS = ("reference", "misconceptions", "hints")
 
@@ -32,10 +34,18 @@ def write_stage(folder: Path) -> None:
 
 
 def readable() -> list[str]:
-    """The folders that a learner's code may read: Python with its packages, and not the course's own source."""
+    """The folders that a learner's code may read: Python's own libraries and the packages installed beside them."""
     paths = sysconfig.get_paths()
-    places = {sys.prefix, sys.base_prefix, paths["purelib"], paths["platlib"], paths["stdlib"]}
+    places = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    places |= {f"{prefix}/{part}" for prefix in (sys.prefix, sys.base_prefix) for part in ("lib", "lib64")}
     return sorted(str(Path(place).absolute()) for place in places)
+
+
+def hidden() -> list[str]:
+    """The folders that it may not read, wherever they lie: the course, and all installed copies of the package."""
+    places = {Path(place) for place in (*readable(), *sandbox.SYSTEM)}
+    copies = {copy for place in places for name in COPIES for copy in place.glob(name)}
+    return sorted(str(place) for place in {PACKAGE, PACKAGE.parent, *copies} - places)
 
 
 def without_references(source: str, module: str) -> str:

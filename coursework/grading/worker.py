@@ -27,19 +27,20 @@ LENGTH = struct.Struct("<I")
 ANSWER = 3  # the file descriptor on which an answer leaves
 
 
-def serve(control: int, readable: list[str], root: str) -> None:
+def serve(control: int, readable: list[str], hidden: list[str], root: str) -> None:
     """Answer the grader's requests until it closes the connection.
 
-    control: the descriptor of a socket to the grader; readable: folders that a learner's code may read; root: an empty
-    folder that becomes its root. What is in the folder around it is removed at the end.
+    control: the descriptor of a socket to the grader; readable, hidden, root: see `sandbox.View`. What is in the folder
+    around the root is removed at the end.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt from the terminal is the grader's to deal with
     connection = socket.socket(fileno=control)
     connection.set_inheritable(False)
     try:
         prepare()
-        reply(connection, {"missing": _protections(readable, root)})
-        serve_requests(connection, readable, root)
+        view = sandbox.View(root, (*readable, *sandbox.libraries()), tuple(hidden))
+        reply(connection, {"missing": _protections(view)})
+        serve_requests(connection, view)
     except (BrokenPipeError, ConnectionResetError):
         pass
     finally:
@@ -47,13 +48,13 @@ def serve(control: int, readable: list[str], root: str) -> None:
     os._exit(0)  # at once: tidying torch up takes seconds
 
 
-def serve_requests(connection: socket.socket, readable: list[str], root: str) -> None:
+def serve_requests(connection: socket.socket, view: sandbox.View) -> None:
     """Answer one request after another."""
     while (received := receive(connection)) is not None:
         limits, files = received
         watcher = os.fork()
         if watcher == 0:
-            _leave(partial(watch, connection, limits, files, readable, root))
+            _leave(partial(watch, connection, limits, files, view))
         for file in files:
             os.close(file)
         _, status = os.waitpid(watcher, 0)
@@ -120,13 +121,13 @@ def _leave(work: Any) -> None:
         os._exit(status)
 
 
-def _protections(readable: list[str], root: str) -> list[str]:
+def _protections(view: sandbox.View) -> list[str]:
     """What this system does not allow to protect, found by trying it in a process of its own."""
     reader, writer = os.pipe()
     trial = os.fork()
     if trial == 0:
         os.close(reader)
-        _leave(lambda: _try_protections(writer, readable, root))
+        _leave(lambda: _try_protections(writer, view))
     os.close(writer)
     with os.fdopen(reader, "rb") as answer:
         found = answer.read()
@@ -134,25 +135,25 @@ def _protections(readable: list[str], root: str) -> list[str]:
     return json.loads(found) if found else ["the sandbox could not be tried out"]
 
 
-def _try_protections(writer: int, readable: list[str], root: str) -> None:
+def _try_protections(writer: int, view: sandbox.View) -> None:
     missing = sandbox.new_process_space()
     child = os.fork()
     if child == 0:
-        found = ([missing] if missing else []) + sandbox.separate(readable, root, sandbox.stranger(root))
+        found = ([missing] if missing else []) + sandbox.separate(view, sandbox.stranger(view.root))
         _leave(lambda: os.write(writer, json.dumps(found).encode()))
     os.waitpid(child, 0)
 
 
-def watch(connection: socket.socket, limits: sandbox.Limits, files: list[int], readable: list[str], root: str) -> None:
+def watch(connection: socket.socket, limits: sandbox.Limits, files: list[int], view: sandbox.View) -> None:
     """Run one exercise in a child, see that it keeps to its limits, and report how it ended."""
     started = time.monotonic()
     sandbox.adopt_orphans()
-    user = sandbox.stranger(root)
+    user = sandbox.stranger(view.root)
     sandbox.new_process_space()
     child = os.fork()
     if child == 0:
         connection.detach()
-        _leave(lambda: confined(files, limits, readable, root, user))
+        _leave(lambda: confined(files, limits, view, user))
     for file in files:
         os.close(file)
 
@@ -161,7 +162,7 @@ def watch(connection: socket.socket, limits: sandbox.Limits, files: list[int], r
         return bool(ready) and connection.recv(1, socket.MSG_PEEK) == b""
 
     ended, cpu = sandbox.watch(child, limits, abandoned)
-    _empty(root)
+    _empty(view.root)
     reply(connection, {"ended": ended, "cpu": cpu, "seconds": time.monotonic() - started})
 
 
@@ -174,7 +175,7 @@ def _empty(folder: str) -> None:
             os.unlink(entry.path)
 
 
-def confined(files: list[int], limits: sandbox.Limits, readable: list[str], root: str, user: int) -> None:
+def confined(files: list[int], limits: sandbox.Limits, view: sandbox.View, user: int) -> None:
     """What the learner's process does: shut itself in, answer, end."""
     os.setsid()
     source, pipe = files
@@ -182,8 +183,8 @@ def confined(files: list[int], limits: sandbox.Limits, readable: list[str], root
     most = sandbox.bounds(limits)
     _only_descriptor(pipe)
     sandbox.first_to_go()
-    os.chdir(root)
-    sandbox.separate(readable, root, user)
+    os.chdir(view.root)
+    sandbox.separate(view, user)
     os.environ.clear()
     os.environ.update(dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR"), os.getcwd()) | {"MPLBACKEND": "agg"})
     sandbox.limit(most)
@@ -210,6 +211,7 @@ def answer(request: Mapping[str, Any]) -> bytes:
 
     from coursework.exercises import attempt, engine
     from coursework.grading import cases, cells, wire, withheld
+    from coursework.grading.cases import leaves
 
     exercise = engine.find(request["exercise"])
     drawn = [cases.play(exercise.draw, recorded) for recorded in request["cases"]]
@@ -229,8 +231,8 @@ def answer(request: Mapping[str, Any]) -> bytes:
             return "no function"
         for number, arguments in enumerate(drawn):
             torch.manual_seed(request["noise"] + number)
-            before, values = cases.leaves(arguments), exercise.observe(function, arguments)
-            after = cases.leaves(arguments)
+            before, values = leaves(arguments), exercise.observe(function, arguments)
+            after = leaves(arguments)
             done.append({**values, **{name: after.get(name) for name in before}})
         return "done"
 
