@@ -25,6 +25,7 @@ ANSWER_MOST = 8 << 20  # bytes; what is longer is no answer to any exercise
 START_SECONDS = 120.0
 PREFIX = "coursework-grading-"  # of the folders of sandboxes
 SETTLED = 60.0  # seconds after which a folder that nobody holds is not one that is just being made
+ENDING = 30.0  # seconds that ending all processes of an exercise may take on a machine with much else to do
 GRACE = 5.0  # seconds after which a server that does not report is ended
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 PROGRAM = "import sys; sys.path.insert(0, sys.argv.pop()); from coursework.grading.worker import main; main()"
@@ -108,7 +109,7 @@ class Sandbox:
                 self._send(request, writer)
             finally:
                 os.close(writer)
-            return self._collect(reader, started + request["wall"] + GRACE)
+            return self._collect(reader, started + request["wall"] + ENDING)
         except (OSError, SandboxError) as error:
             self._stop()
             return Reply(b"", f"lost ({error})", 0.0, time.monotonic() - started)
