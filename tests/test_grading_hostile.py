@@ -147,6 +147,31 @@ def test_memory_holds_nothing_of_others(grader):
     assert mark.outcome == "passed", mark
 
 
+TWICE = """
+def free_guided(conditional_score, label, scale, x, t):
+    once = conditional_score(x, t, label)
+    again = conditional_score(x, t=t, label=torch.full_like(label, -1))
+    conditional_score.n_calls -= 1
+    return again + scale * (once - again)
+"""
+ONCE = """
+def free_guided(conditional_score, label, scale, x, t):
+    labels = torch.cat([label, torch.full_like(label, -1)])
+    once, again = conditional_score(torch.cat([x, x]), t=torch.cat([t, t]), label=labels).chunk(2)
+    return again + scale * (once - again)
+"""
+
+
+@pytest.mark.parametrize(("source", "message"), [(ONCE, ""), (TWICE, "the number of calls: expected 1, got 2")])
+def test_calls_are_counted_out_of_reach(source, message, grader):
+    """The function whose calls count is in another process, with all that it is made of: there is nothing to copy."""
+    lesson = Lesson("11_guidance", {"11.2": "free_guided"})
+    cells = (Cell("import torch", "setup"), Cell(source, "exercise", "11.2"))
+    (mark,), _ = grader.grade(HandIn(cells), lesson)
+    assert (mark.outcome == "passed") is not bool(message), mark
+    assert message in mark.message
+
+
 def test_without_an_attack_right_is_right_and_wrong_is_wrong(grader):
     assert marks_of(grader, RIGHT)["3.4"].outcome == "passed"
     assert marks_of(grader, WRONG)["3.4"].outcome == "wrong"

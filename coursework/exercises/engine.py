@@ -41,6 +41,7 @@ class Exercise:
     `observe(function, arguments)` returns the tensors that are compared, by name; the default is the returned value.
     Values count as equal within `rtol` times the largest expected value. `uses` is what an answer may call of this
     package beside its arguments themselves: dotted names of functions and methods, "coursework.sdes.SDE.alpha".
+    `counts` is the observed value, if any, that is the number of calls of the first argument, a function of tensors.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Exercise:
     observe: Callable[[Callable[..., Any], tuple[Any, ...]], Observed] = field(default=result)
     rtol: float = 1e-6
     uses: tuple[str, ...] = ()
+    counts: str = ""
 
 
 @dataclass(frozen=True)

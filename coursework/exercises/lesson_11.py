@@ -211,6 +211,7 @@ FREE = Exercise(
     reference=free_guided,
     draw=_draw_free,
     observe=_counted,
+    counts="number of calls",
     misconceptions=(
         Misconception(
             "this is Ho and Salimans' convention, (1 + w) s_c - w s_0: its w = 0 is conditional. Here w = 0 is unconditional, so use "

@@ -5,6 +5,7 @@ side drawing is played back with them.
 """
 
 import base64
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -63,6 +64,24 @@ def play(draw: Draw, recorded: str) -> tuple[Any, ...]:
     numbers = load(base64.b64decode(recorded))
     with _Playback([numbers[str(i)] for i in range(len(numbers))]):
         return draw(Generator())
+
+
+def plain(arguments: tuple[Any, ...]) -> str:
+    """Tensors and numbers as text."""
+    from safetensors.torch import save
+
+    tensors = {str(i): value.contiguous() for i, value in enumerate(arguments) if isinstance(value, Tensor)}
+    numbers = {str(i): value for i, value in enumerate(arguments) if not isinstance(value, Tensor)}
+    return json.dumps({"numbers": numbers, "tensors": base64.b64encode(save(tensors)).decode()})
+
+
+def unplain(text: str) -> tuple[Any, ...]:
+    """What `plain` was given."""
+    from safetensors.torch import load
+
+    content = json.loads(text)
+    values = content["numbers"] | load(base64.b64decode(content["tensors"]))
+    return tuple(values[str(i)] for i in range(len(values)))
 
 
 def leaves(case: tuple[Any, ...]) -> dict[str, Tensor | float]:

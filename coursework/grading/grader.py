@@ -10,7 +10,7 @@ from coursework.exercises.engine import Exercise, lesson_exercises
 from coursework.grading import answers, stage
 from coursework.grading.handin import HandIn, Lesson
 from coursework.grading.marking import Exam, Mark
-from coursework.grading.service import Sandbox
+from coursework.grading.service import Reply, Sandbox
 
 BUDGET = 15.0  # CPU seconds for all exercises of a submission
 LONGEST = 8.0  # for one of them
@@ -52,7 +52,7 @@ class Rules:
 
 
 JUDGING = (
-    *("answers", "cases", "cells", "grader", "handin", "magics", "marking"),
+    *("answers", "cases", "cells", "counting", "grader", "handin", "magics", "marking"),
     *("stage", "stripping", "wire", "withheld", "worker"),
 )
 
@@ -148,6 +148,8 @@ class Grader:
         request: dict[str, Any] = {
             "exercise": exercise.id,
             "cases": exam.recorded,
+            "next door": exam.next_door,
+            "parameters": exam.next_door.get("parameters", []),
             "noise": exam.noise,
             "cells": [{"source": cell.source, "role": cell.role} for cell in handed_in.cells],
             "wanted": {"exercise": exercise.id, "name": name, "whole": whole, **place._asdict()},
@@ -161,15 +163,15 @@ class Grader:
         reply = self._sandbox.ask(request)
         if reply.ended.startswith("lost"):  # the sandbox itself went down: once more
             reply = self._sandbox.ask(request)
-        mark = judged(exam, reply.data, reply.ended, min(most.cpu, most.wall))
+        mark = judged(exam, reply, min(most.cpu, most.wall))
         mark = replace(mark, seconds=round(reply.seconds, 3))
         return mark, Time(reply.cpu, reply.seconds), not mark.message.startswith(("no answer", "stopped: "))
 
 
-def judged(exam: Exam, data: bytes, ended: str, cpu: float) -> Mark:
+def judged(exam: Exam, reply: Reply, seconds: float) -> Mark:
     """The mark of an answer. One that the judge cannot deal with is wrong, and flagged: the others are graded."""
     try:
-        return exam.judge(data, ended, cpu)
+        return exam.judge(reply.data, reply.ended, seconds, reply.calls)
     except Exception as error:
         text = f"the answer could not be judged ({type(error).__name__})"
         return Mark(exam.exercise.id, "wrong", text, flag="could not be judged")

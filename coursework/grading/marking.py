@@ -1,6 +1,7 @@
 """Judging an answer that came out of the sandbox, in the grader's own process, against values that never went in."""
 
 import hashlib
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -45,7 +46,8 @@ class Exam:
 
     secret: of the grading, or PUBLIC; salt: what tells the submission from others. `recorded` are the random numbers
     that the cases take, `noise` a number that those of the answer itself may start from, and `expected` the reference's
-    values for each case, by name.
+    values for each case, by name. Where calls are counted, `recorded` are the other arguments, and `next_door` has the
+    random numbers.
     """
 
     def __init__(self, exercise: Exercise, secret: str, salt: str = "") -> None:
@@ -56,11 +58,19 @@ class Exam:
             self.seed = engine.SEED
         drawn = [cases.record(exercise.draw, self.seed + i) for i in range(N_CASES)]
         self.recorded = [numbers for _, numbers in drawn]
+        self.next_door: dict[str, Any] = {}
+        if exercise.counts:
+            parameters = list(inspect.signature(drawn[0][0][0]).parameters)
+            self.next_door = {"exercise": exercise.id, "parameters": parameters, "cases": self.recorded}
+            self.recorded = [cases.plain(case[1:]) for case, _ in drawn]
         self.arguments = [cases.leaves(case) for case, _ in drawn]
         self.expected = [exercise.observe(exercise.reference, case) for case, _ in drawn]
 
-    def judge(self, data: bytes, ended: str, seconds_allowed: float) -> Mark:
-        """The mark for an answer's bytes and how the process that gave them ended ("exit", "time", "memory", ...)."""
+    def judge(self, data: bytes, ended: str, seconds_allowed: float, calls: Sequence[int] = ()) -> Mark:
+        """The mark for an answer's bytes and how the process that gave them ended ("exit", "time", "memory", ...).
+
+        calls: the number of the case of each call that was counted.
+        """
         try:
             names = zip(self.expected, self.arguments, strict=True)
             answer = unpack(data, [[*values, *arguments] for values, arguments in names])
@@ -72,6 +82,9 @@ class Exam:
             return self._refused(answer)
         if answer.state == "no function":
             return Mark(self.exercise.id, "wrong", "the exercise's name stands for no function", printed=answer.printed)
+        if self.exercise.counts:
+            for number, case in enumerate(answer.cases):
+                case[self.exercise.counts] = torch.tensor(calls.count(number))
         return self._compared(answer)
 
     def _refused(self, answer: Answer) -> Mark:

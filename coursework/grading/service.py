@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,13 +22,22 @@ from coursework.grading import stage
 from coursework.grading.worker import LENGTH
 
 ANSWER_MOST = 8 << 20  # bytes; what is longer is no answer to any exercise
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 PREFIX = "coursework-grading-"  # of the folders of sandboxes
 SETTLED = 60.0  # seconds after which a folder that nobody holds is not one that is just being made
 ENDING = 30.0  # seconds that ending all processes of an exercise may take on a machine with much else to do
 GRACE = 5.0  # seconds after which a server that does not report is ended
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 PROGRAM = "import sys; sys.path.insert(0, sys.argv.pop()); from coursework.grading.worker import main; main()"
+
+
+@contextlib.contextmanager
+def _file(content: Mapping[str, Any]) -> Iterator[int]:
+    """A file without a name that holds this as JSON."""
+    with tempfile.TemporaryFile() as file:
+        file.write(json.dumps(content).encode())
+        file.flush()
+        yield file.fileno()
 
 
 def _sweep() -> None:
@@ -50,12 +59,16 @@ class SandboxError(RuntimeError):
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of one exercise: the answer's bytes, how the process ended, CPU seconds and seconds on the clock."""
+    """What came of one exercise: the answer's bytes, how the process ended, CPU seconds and seconds on the clock.
+
+    `calls` are the numbers of the cases whose counted argument was called, one for each call.
+    """
 
     data: bytes
     ended: str
     cpu: float
     seconds: float
+    calls: tuple[int, ...] = ()
 
 
 class Sandbox:
@@ -179,13 +192,17 @@ class Sandbox:
             self._process = None
 
     def _send(self, request: Mapping[str, Any], writer: int) -> None:
-        """The limits as a message, the request as a file, which only the process that it is for will read."""
+        """The limits as a message, the request as a file, which only the process that it is for will read.
+
+        What is for the process next door (`counting`) is a file of its own.
+        """
         limits = json.dumps({"cpu": request["cpu"], "wall": request["wall"]}).encode()
-        with tempfile.TemporaryFile() as file:
-            file.write(json.dumps(request).encode())
-            file.flush()
+        own = {name: value for name, value in request.items() if name != "next door"}
+        with contextlib.ExitStack() as files:
+            parts = [own, request["next door"]] if request.get("next door") else [own]
+            descriptors = [writer, *(files.enter_context(_file(part)) for part in parts)]
             self._connection.settimeout(GRACE)
-            socket.send_fds(self._connection, [LENGTH.pack(len(limits))], [file.fileno(), writer])
+            socket.send_fds(self._connection, [LENGTH.pack(len(limits))], descriptors)
             self._connection.sendall(limits)
 
     def _message(self, deadline: float) -> dict[str, Any]:
@@ -223,4 +240,5 @@ class Sandbox:
                     data += part
                 elif self._connection in found:
                     message = self._message(deadline)
-                    return Reply(bytes(data), message["ended"], message["cpu"], message["seconds"])
+                    calls = tuple(message.get("calls", ()))
+                    return Reply(bytes(data), message["ended"], message["cpu"], message["seconds"], calls)

@@ -15,7 +15,7 @@ from coursework.exercises.engine import Exercise
 from coursework.grading import sandbox
 
 PACKAGE = Path(coursework.__file__).parent
-SANDBOXED = ("__init__", "cases", "cells", "magics", "sandbox", "wire", "withheld", "worker")
+SANDBOXED = ("__init__", "cases", "cells", "counting", "magics", "sandbox", "wire", "withheld", "worker")
 COPIES = ("coursework", "python3*/*-packages/coursework")
 LEFT_OUT = ("trained", "__pycache__")
 WITHHELD_ARGUMENTS = ("reference", "misconceptions", "hints")

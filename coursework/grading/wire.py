@@ -42,7 +42,7 @@ class Answer:
     """
 
     state: str
-    cases: tuple[Mapping[str, Any], ...] = ()
+    cases: tuple[dict[str, Any], ...] = ()
     touched: tuple[str, ...] = ()
     error: str = ""
     printed: str = ""

@@ -4,6 +4,7 @@ The grader starts `serve` in a clean interpreter with an empty environment. For 
 watcher, and that one the process in which the learner's code runs: nothing done for one exercise reaches another.
 """
 
+import fcntl
 import importlib
 import json
 import os
@@ -22,9 +23,10 @@ from typing import Any
 
 import coursework
 from coursework.grading import sandbox
+from coursework.grading.counting import Counter, NextDoor
 
 LENGTH = struct.Struct("<I")
-ANSWER = 3  # the file descriptor on which an answer leaves
+ANSWER, NEXT_DOOR = 3, 4  # the file descriptors on which an answer leaves, and on which the process next door is asked
 
 
 def serve(control: int, readable: list[str], hidden: list[str], root: str) -> None:
@@ -88,11 +90,12 @@ def prepare() -> None:
 
 
 def receive(connection: socket.socket) -> tuple[sandbox.Limits, list[int]] | None:
-    """The next exercise's limits, and two files: the request, and a pipe for its answer. None when the grader has gone.
+    """The next exercise's limits, and files: a pipe for the answer, the request, and what is for the process next door.
 
-    The request itself is read by the process that it is for alone: the next one is forked from this one's memory.
+    None when the grader has gone. A request is read by the process that it is for alone: the next one is forked from
+    this one's memory.
     """
-    head, files, _, _ = socket.recv_fds(connection, LENGTH.size, 2)
+    head, files, _, _ = socket.recv_fds(connection, LENGTH.size, 3)
     if not head:
         return None
     (length,) = LENGTH.unpack(head)
@@ -149,13 +152,17 @@ def watch(connection: socket.socket, limits: sandbox.Limits, files: list[int], v
     started = time.monotonic()
     sandbox.adopt_orphans()
     user = sandbox.stranger(view.root)
+    counter = Counter(files.pop()) if len(files) > 2 else None
+    files += [counter.line.fileno()] if counter else []
     sandbox.new_process_space()
     child = os.fork()
     if child == 0:
         connection.detach()
         _leave(lambda: confined(files, limits, view, user))
-    for file in files:
+    for file in files[:2]:
         os.close(file)
+    if counter:
+        counter.hang_up()
 
     def abandoned() -> bool:
         ready, _, _ = select.select([connection], [], [], 0)
@@ -163,7 +170,8 @@ def watch(connection: socket.socket, limits: sandbox.Limits, files: list[int], v
 
     ended, cpu = sandbox.watch(child, limits, abandoned)
     _empty(view.root)
-    reply(connection, {"ended": ended, "cpu": cpu, "seconds": time.monotonic() - started})
+    calls = counter.calls() if counter else []
+    reply(connection, {"ended": ended, "cpu": cpu, "seconds": time.monotonic() - started, "calls": calls})
 
 
 def _empty(folder: str) -> None:
@@ -178,10 +186,10 @@ def _empty(folder: str) -> None:
 def confined(files: list[int], limits: sandbox.Limits, view: sandbox.View, user: int) -> None:
     """What the learner's process does: shut itself in, answer, end."""
     os.setsid()
-    source, pipe = files
+    source = files.pop(1)
     request = json.loads(os.pread(source, os.fstat(source).st_size, 0))
     most = sandbox.bounds(limits)
-    _only_descriptor(pipe)
+    _only_descriptors(files)
     sandbox.first_to_go()
     os.chdir(view.root)
     sandbox.separate(view, user)
@@ -193,13 +201,15 @@ def confined(files: list[int], limits: sandbox.Limits, view: sandbox.View, user:
         message = message[os.write(ANSWER, message) :]
 
 
-def _only_descriptor(pipe: int) -> None:
-    """Close every file but the answer's; what is printed past Python goes nowhere."""
+def _only_descriptors(files: list[int]) -> None:
+    """Close every file but the answer's and the line next door, if any; what is printed past Python goes nowhere."""
+    kept = [fcntl.fcntl(file, fcntl.F_DUPFD, ANSWER + len(files)) for file in files]
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)
-    os.dup2(pipe, ANSWER)
-    os.closerange(ANSWER + 1, 65_536)
+    for number, file in enumerate(kept):
+        os.dup2(file, ANSWER + number)
+    os.closerange(ANSWER + len(files), 65_536)
 
 
 def answer(request: Mapping[str, Any]) -> bytes:
@@ -214,7 +224,12 @@ def answer(request: Mapping[str, Any]) -> bytes:
     from coursework.grading.cases import leaves
 
     exercise = engine.find(request["exercise"])
-    drawn = [cases.play(exercise.draw, recorded) for recorded in request["cases"]]
+    if exercise.counts:
+        line = socket.socket(fileno=NEXT_DOOR)
+        doors = [NextDoor(line, number, request["parameters"]) for number in range(len(request["cases"]))]
+        drawn = [(door, *cases.unplain(text)) for door, text in zip(doors, request["cases"], strict=True)]
+    else:
+        drawn = [cases.play(exercise.draw, recorded) for recorded in request["cases"]]
     if request["reference"]:
         _allow(exercise, **request["reference"])
     else:
