@@ -142,7 +142,7 @@ def test_right_answers_need_no_more_than_what_is_left(exercise, deny):
 )
 def test_what_the_package_would_answer_is_right_at_home_and_refused_in_grading(exercise, number, deny, as_they_are):
     source, reached = ANSWERS[exercise][number]
-    exercise, space = engine.find(exercise), {"torch": torch}
+    exercise, space = engine.find(exercise), {"torch": torch, "__name__": "__main__"}
     exec(source, space)
     attempt = space[FUNCTIONS[exercise.id]]
     verdict = engine.judge(exercise, attempt)

@@ -43,7 +43,7 @@ class Rules:
 
     def fingerprint(self, lesson: Lesson) -> str:
         """Changes whenever a lesson would have to be graded again: other cases, rules, exercises, or way of judging."""
-        names = (f"lesson_{lesson.number:02d}", "engine", "observers", "draws", "attempt")
+        names = (f"lesson_{lesson.number:02d}", "engine", "observers", "draws", "uses", "attempt")
         sources = [(stage.PACKAGE / "exercises" / f"{name}.py").read_bytes() for name in names]
         own = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem in JUDGING]
         allowed = sorted(set(self.allowed) & set(lesson.functions))
