@@ -34,6 +34,7 @@ BY_PACKAGE = {
 # What keeps the kept methods of mixtures and SDEs going.
 BENEATH = {
     "coursework.sdes.as_time",
+    "coursework.sdes.SDE.time",
     "coursework.distributions.GaussianMixture.__init__",
     "coursework.distributions.GaussianMixture.score",
     "coursework.distributions.GaussianMixture.mean",
