@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import papermill
@@ -21,17 +21,17 @@ ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # colours in a traceback
 LAST_LINES, LONG_LINE, LONG_CELL = 20, 2000, 20_000  # of an error, and characters, in an outcome's details
 VERDICT = re.compile(r"^\S Exercise \S+ .*: (passed|not attempted|wrong)$", re.MULTILINE)
 QUIET_KERNEL = ["--IPKernelApp.log_level=50"]  # its log would go to the terminal; a cell's errors are in the lesson
-START = 60.0  # seconds that a kernel may take to start
+START = 60  # seconds that a kernel may take to start
 LONGEST = 10_000_000  # seconds: timers take no more
 
 logging.getLogger("papermill").addHandler(logging.NullHandler())  # what it logs is in the outcomes
 
 
-def execute(task: Task) -> Outcome:
+def execute(task: Task, ran: Callable[[Outcome], None] = lambda outcome: None) -> Outcome:
     """Executes one lesson in a fresh kernel, in the lesson's own folder, and writes the result, complete or failed.
 
     Whatever goes wrong with the lesson, or with writing what it gave, is in the outcome and not raised. No file is half
-    written, and none is left of an earlier run.
+    written, and none is left of an earlier run. `ran` gets the outcome of the cells, before anything is written.
     """
     started, executed, problem = time.perf_counter(), [], None
     try:
@@ -44,6 +44,7 @@ def execute(task: Task) -> Outcome:
     outcome = Outcome(task, time.perf_counter() - started, reason(problem) if problem else "")
     if executed:
         outcome = describe(count_checks(outcome, executed[0]), executed[0], problem)
+        ran(outcome)
         outcome = keep(outcome, executed[0])
     return replace(outcome, seconds=time.perf_counter() - started)
 
@@ -52,7 +53,7 @@ def run_notebook(task: Task, started: float, executed: list[NotebookNode]) -> No
     """Runs a lesson's cells by papermill; `executed` gets the notebook, also where a cell fails."""
     client = {
         "timeout_func": lambda cell: cell_limit(task, time.perf_counter() - started),
-        "iopub_timeout": int(min(task.timeout, LONGEST)) + 1,  # for what a cell printed and is not yet read
+        "iopub_timeout": int(min(task.timeout, task.lesson_timeout, LONGEST)) + 1,  # for what is printed, but not read
         "extra_arguments": list(QUIET_KERNEL),
     }
     papermill.execute_notebook(
@@ -63,7 +64,7 @@ def run_notebook(task: Task, started: float, executed: list[NotebookNode]) -> No
         kernel_name="python3",
         language="python",
         progress_bar=False,
-        start_timeout=min(START, task.lesson_timeout),
+        start_timeout=int(max(1, min(START, task.lesson_timeout))),
         cwd=task.source.parent,
         executed=executed,
         client=client,

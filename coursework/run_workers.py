@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -43,39 +43,49 @@ def execute_all(tasks: Sequence[Task], jobs: int = 1) -> Iterator[Outcome]:
             done = wait(list(running), max(0.0, left)) if running else []
             late = [connection for connection, worker in running.items() if worker.time_left() <= 0]
             for connection in done or late:
-                yield running.pop(connection).outcome(late=connection not in done)
+                outcome = running[connection].outcome(late=connection not in done)
+                if outcome is not None:
+                    del running[connection]
+                    yield outcome
     finally:
         end_workers(running.values())
 
 
-@dataclass(frozen=True)
+@dataclass
 class Worker:
-    """A process that executes one lesson and sends its outcome."""
+    """A process that executes one lesson and sends how its cells went, and at its end the outcome."""
 
     task: Task
     process: BaseProcess
     results: Connection
     started: float
+    ran: Outcome | None = None
 
     def time_left(self) -> float:
         """Returns the seconds until the process is ended: `wait` takes no more than a month."""
         return min(self.started + self.task.lesson_timeout + SLACK - time.perf_counter(), 2e6)
 
-    def outcome(self, *, late: bool) -> Outcome:
-        """Returns what the process sent, that it died, or that it was late; afterwards it has ended."""
-        seconds = time.perf_counter() - self.started
+    def outcome(self, *, late: bool) -> Outcome | None:
+        """Returns what the process sent at its end, that it died, or that it was late; afterwards it has ended.
+
+        None where it only sent how the cells went, and goes on. What failed first is the reason.
+        """
+        seconds, result = time.perf_counter() - self.started, self.ran or Outcome(self.task, 0.0)
         if late:
-            result = Outcome(self.task, seconds, f"the lesson took more than {self.task.lesson_timeout:g} s")
+            result = result.failed(f"the lesson took more than {self.task.lesson_timeout:g} s")
         else:
             try:
-                result = self.results.recv()
+                ended, result = self.results.recv()
+                if not ended:
+                    self.ran = result
+                    return None
                 self.process.join(GRACE)
             except EOFError:
                 self.process.join(GRACE)
-                result = Outcome(self.task, seconds, f"the worker process died (exit code {self.process.exitcode})")
+                result = result.failed(f"the worker process died (exit code {self.process.exitcode})")
         end_workers([self])
         self.results.close()
-        return result
+        return replace(result, seconds=seconds)
 
 
 def process_context() -> multiprocessing.context.BaseContext:
@@ -106,10 +116,10 @@ def work(task: Task, sender: Connection) -> None:
         try:
             from coursework.run_lesson import execute
 
-            outcome = execute(task)
+            outcome = execute(task, lambda outcome: sender.send((False, outcome)))
         except Exception as error:  # where a package is missing, for one
             outcome = Outcome(task, 0.0, f"{type(error).__name__}: {first_line(error)}")
-        sender.send(outcome)
+        sender.send((True, outcome))
 
 
 def end_with_parent() -> None:

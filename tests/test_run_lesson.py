@@ -72,8 +72,10 @@ def files(task):
 
 def test_a_lesson_that_ran_is_in_all_its_places(task, papermill_that):
     papermill_that()
-    outcome = execute(task)
+    ran = []
+    outcome = execute(task, lambda outcome: ran.append((outcome.status, files(task))))
     assert (outcome.status, outcome.error) == ("ok", "")
+    assert ran == [("ok", [])], "told before anything is written"
     assert printed(task.output) == printed(task.source) == ["ran\n", "ran\n"]
     assert "ran" in task.page.read_text()
     facts = nbformat.read(task.output, as_version=4).metadata.papermill
@@ -167,7 +169,10 @@ def test_limits_that_no_timer_takes_are_given_as_ones_that_it_takes(task, paperm
     assert fake.options["start_timeout"] == 60
     execute(Task(task.source, task.output, {}, 5, 7))
     assert fake.options["start_timeout"] == 7
-    assert 4 < fake.options["client"]["timeout_func"](None) <= 5
+    execute(Task(task.source, task.output, {}, 5, 0.2))
+    assert (fake.options["start_timeout"], type(fake.options["start_timeout"])) == (1, int), "nbclient takes whole ones"
+    execute(Task(task.source, task.output, {}, 5, 9e9))
+    assert fake.options["client"]["timeout_func"](None) == 5
 
 
 def test_a_cell_has_what_is_left_of_the_lessons_time():

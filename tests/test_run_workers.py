@@ -16,18 +16,22 @@ from coursework.run_tasks import Outcome, Task
 from coursework.run_workers import execute_all
 
 
-def work(task, threads, sender):
+def work(task, sender):
     """What a lesson's name says."""
     if task.name == "dies":
         os._exit(3)
+    if task.name == "dies while it is written":
+        sender.send((False, Outcome(task, 1.0, "cell [2]: ZeroDivisionError: division by zero", "the cell", passed=2)))
+        os._exit(3)
     if task.name.startswith("hangs"):
+        sender.send((False, Outcome(task, 1.0, passed=7)))
         if task.name == "hangs and listens to nobody":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         Path(f"{task.output}.part").write_text(f"{os.getpid()} {child.pid}")
         os.rename(f"{task.output}.part", task.output)
         time.sleep(600)
-    sender.send(Outcome(task, 1.0, passed=threads or 0))
+    sender.send((True, Outcome(task, 1.0, passed=1)))
 
 
 @pytest.fixture(autouse=True)
@@ -57,17 +61,20 @@ def alive(numbers):
 
 def test_one_that_dies_or_hangs_stops_no_other(tmp_path):
     """A lesson's limit holds for its process, also where that listens to nobody; what it has started ends with it."""
-    names = ["fine", "dies", "hangs and listens to nobody", "last"]
+    names = ["fine", "dies", "hangs and listens to nobody", "dies while it is written", "last"]
     tasks = [task(tmp_path, name, 8 if name.startswith("hangs") else 600) for name in names]
     outcomes = {outcome.task.name: outcome for outcome in execute_all(tasks, 2)}
     assert {name: outcome.error for name, outcome in outcomes.items()} == {
         "fine": "",
         "dies": "the worker process died (exit code 3)",
         "hangs and listens to nobody": "the lesson took more than 8 s",
+        "dies while it is written": "cell [2]: ZeroDivisionError: division by zero",
         "last": "",
     }
     assert alive(pids(tasks[2].output)) == []
-    assert outcomes["fine"].passed == max(1, run_workers.cores() // 2)
+    assert outcomes["hangs and listens to nobody"].passed == 7, "what it got to is known"
+    assert outcomes["dies while it is written"].details == "the cell"
+    assert outcomes["fine"].passed == 1
 
 
 def test_closing_the_iterator_ends_what_runs(tmp_path):
@@ -82,12 +89,12 @@ def test_closing_the_iterator_ends_what_runs(tmp_path):
 def test_where_no_process_can_be_started_the_lesson_fails_with_the_reason(tmp_path, monkeypatch):
     start = run_workers.start_worker
 
-    def refuse(task, threads):
+    def refuse(task):
         if task.name == "first":
             raise BlockingIOError(11, "Resource temporarily unavailable")
-        return start(task, threads)
+        return start(task)
 
     monkeypatch.setattr(run_workers, "start_worker", refuse)
     first, second = execute_all([task(tmp_path, "first"), task(tmp_path, "second")])
     assert first.error == "no process for it: [Errno 11] Resource temporarily unavailable"
-    assert (second.error, second.passed) == ("", 0)
+    assert (second.error, second.passed) == ("", 1)
