@@ -1,5 +1,6 @@
 """`coursework check-submission`: what grading will say, said at home."""
 
+import ast
 import json
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from coursework.cli import app
-from coursework.grading import dry_run, service
+from coursework.grading import dry_run, service, stage
+from coursework.grading.release import OF_GRADING
 from coursework.grading.service import SandboxError
 from tests.test_grading import ROOT, SLICED, change_cell, tree_notebook
 
@@ -84,3 +86,17 @@ def test_a_file_that_cannot_be_graded_is_one_line_and_status_2(data, words, tmp_
     result = call(path)
     assert result.exit_code == 2
     assert result.stderr == f"coursework: {path}: {words}\n"
+
+
+def test_students_get_all_that_it_imports_and_no_rubric():
+    needed, waiting = set(), ["dry_run", "worker"]
+    while waiting:
+        name = waiting.pop()
+        needed.add(name)
+        tree = ast.parse((stage.PACKAGE / "grading" / f"{name}.py").read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("coursework.grading"):
+                inner = node.module.removeprefix("coursework.grading").lstrip(".")
+                waiting += {inner} - needed if inner else {alias.name for alias in node.names} - needed
+    assert needed | set(stage.SANDBOXED) == set(OF_GRADING)
+    assert "derivations" not in OF_GRADING

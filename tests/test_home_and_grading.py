@@ -13,6 +13,7 @@ from coursework import exercises
 from coursework.exercises import engine
 from coursework.grading import handin
 from coursework.grading.dry_run import judge_here
+from coursework.grading.grader import Grader, Rules
 from coursework.grading.handin import Lesson
 
 SETUP = """
@@ -361,3 +362,13 @@ def test_what_fails_at_home_fails_in_grading(name, shell, monkeypatch):
     home, graded = at_home(shell, FAIL[name], monkeypatch), in_grading(FAIL[name])
     assert not any(said.passed for said in home.values())
     assert graded["3.2"] != "passed"
+
+
+def test_the_sandbox_says_the_same():
+    names = ("%%capture over %%time", "top-level await", "default dtype by a function", "checks in a loop")
+    with Grader(Rules("a secret for tests")) as grader:
+        for name in names:
+            handed_in = handin.parse(json.dumps({"cells": PASS[name]}).encode(), SMALL)
+            marks, _ = grader.grade(handed_in, SMALL)
+            assert {mark.exercise: mark.outcome for mark in marks} == in_grading(PASS[name]), marks
+            assert marks[0].outcome == "passed"
