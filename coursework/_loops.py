@@ -55,11 +55,7 @@ def time_like(t: Tensor, x: Tensor) -> Tensor:
 
 
 def score_times(x: Tensor, times: Tensor, sde: SDE) -> tuple[Tensor, ...]:
-    """The times of a grid at which the score is asked, 0-d each, so that no loop looks at them again.
-
-    Refused where sigma is 0.
-    """
-    check_noisy(times, sde)
+    """The times of a checked grid at which the score is asked, 0-d each, so that no loop looks at them again."""
     each = time_like(times, x).unbind()
     for t in each:
         remember(t, (sde, True))

@@ -264,6 +264,7 @@ def inpaint(
     known = x_known.where(mask, 0.0)
     check_start(score, known, generator)
     times = check_times(times, sde)
+    check_noisy(times[:-1], sde)
     t = score_times(x_known, times[:-1], sde)
     r, g2 = transition(sde, times)
     r, g2, g, alpha, sigma = columns(x_known, r, g2, g2.sqrt(), sde.alpha(times), sde.sigma(times))

@@ -183,6 +183,7 @@ def _checked(score: TimedScore, sde: SDE, x: Tensor, times: Tensor) -> Tensor:
 
 def _velocity(score: TimedScore, sde: SDE, x: Tensor, times: Tensor) -> Step:
     """(i, x) -> v(x, t_i), the coefficients for all t_i computed here."""
+    check_noisy(times, sde)
     t = score_times(x, times, sde)
     f, half_g2 = columns(x, sde.drift_coefficient(times), 0.5 * sde.diffusion(times) ** 2)
     return lambda i, x: f[i] * x - half_g2[i] * score_at(score, x, t[i])

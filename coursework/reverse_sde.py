@@ -345,6 +345,7 @@ def _linear(
 
 def _reverse_drift(score: TimedScore, sde: SDE, x: Tensor, times: Tensor) -> Step:
     """(i, x) -> f(t_i) x - g(t_i)^2 s(x, t_i)."""
+    check_noisy(times, sde)
     t = score_times(x, times, sde)
     f, g2 = columns(x, sde.drift_coefficient(times), sde.diffusion(times) ** 2)
     return lambda i, x: f[i] * x - g2[i] * score_at(score, x, t[i])
