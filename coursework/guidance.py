@@ -27,6 +27,7 @@ from coursework._derivatives import depends, derivatives, leaf, ordinary
 from coursework._loops import (
     OnStep,
     TimedScore,
+    check_noisy,
     check_start,
     check_times,
     columns,
