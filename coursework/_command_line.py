@@ -82,6 +82,10 @@ class Commands(typer.core.TyperGroup):
         except OSError as error:
             print_no_more()
             refuse(in_one_line(error))
+        except RuntimeError as error:
+            if "Symlink loop" not in str(error):  # Path.resolve's, before Python 3.13
+                raise
+            refuse(str(error))
 
 
 def mend_streams() -> None:

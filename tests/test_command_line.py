@@ -173,6 +173,7 @@ ENDS = {
     "interrupted": KeyboardInterrupt(),
     "stopped": KeyboardInterrupt("stopped after step 3"),
     "nobody reads": BrokenPipeError(errno.EPIPE, "Broken pipe"),
+    "loop": RuntimeError("Symlink loop from 'a'"),
     "seven": typer.Exit(7),
     "fault": ZeroDivisionError("division by zero"),
 }
@@ -210,6 +211,7 @@ def tiny():
     [
         (["end", "read-only"], 2, "coursework: course\\x0a/notebooks: Read-only file system\n"),
         (["end", "full"], 2, "coursework: No space left on device\n"),
+        (["end", "loop"], 2, "coursework: Symlink loop from 'a'\n"),
         (["end", "interrupted"], 130, "coursework: interrupted\n"),
         (["end", "stopped"], 130, "coursework: stopped after step 3\n"),
         (["end", "terminated"], 130, "coursework: interrupted\n"),
