@@ -96,9 +96,9 @@ PACKED_FILES = (
 )
 KEPT = ("__pycache__",)
 OF_GRADING = (  # what `coursework check-submission` needs; the rubrics are elsewhere
-    *("__init__", "answers", "cases", "cells", "class_list", "collected", "dry_run", "finding", "grader", "handin"),
-    *("lms_names", "magics", "marking", "pictures", "sandbox", "service", "stage", "stripping", "wire", "withheld"),
-    *("worker", "writing"),
+    *("__init__", "answers", "cases", "cells", "class_list", "collected", "counting", "dry_run", "finding", "grader"),
+    *("handin", "lms_names", "magics", "marking", "pictures", "sandbox", "service", "stage", "stripping", "wire"),
+    *("withheld", "worker", "writing"),
 )
 WRITTEN = ("source", "release", "nbgrader_config.py", "gradebook.db", "rubric.md", "students.zip")
 
