@@ -93,12 +93,10 @@ def test_each_misconception_is_rejected_and_named(exercise, seed):
 @every_exercise
 def test_misconceptions_differ_pairwise_on_three_fresh_cases(exercise):
     wrongs = (*exercise.misconceptions, Misconception("the reference", exercise.reference))
-    for a, b in itertools.combinations(wrongs, 2):
-        told_apart = 0
-        for i in range(6):
-            seen = [observe_wrong(exercise, m, _draw(exercise, FRESH, i)) for m in (a, b)]
-            told_apart += seen[0] is None or not _agree(seen[0], seen[1], exercise.rtol)
-        assert told_apart >= 3, f"{a.name} / {b.name}"
+    seen = [[observe_wrong(exercise, m, _draw(exercise, FRESH, i)) for i in range(6)] for m in wrongs]
+    for (a, of_a), (b, of_b) in itertools.combinations(zip(wrongs, seen, strict=True), 2):
+        told_apart = [x is None or not _agree(x, y, exercise.rtol) for x, y in zip(of_a, of_b, strict=True)]
+        assert sum(told_apart) >= 3, f"{a.name} / {b.name}"
 
 
 SEEDS = (SEED, *range(FRESH, FRESH + 1000, 100))
