@@ -1,10 +1,13 @@
-"""Random mixtures in the three covariance forms, and the same laws as torch.distributions sees them."""
+"""Random mixtures in the three covariance forms, the same laws as torch.distributions sees them, and a reader's SDE."""
+
+import math
 
 import torch
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from coursework.distributions import GaussianMixture
+from coursework.sdes import SDE
 
 KINDS = ("full", "diagonal", "isotropic")
 
@@ -50,3 +53,21 @@ def points(n: int, n_dims: int, *, seed: int = 1, scale: float = 2.0, dtype: tor
     """n points, (n, D), that cover the random mixtures and a little more."""
     generator = torch.Generator().manual_seed(seed)
     return scale * torch.randn(n, n_dims, generator=generator, dtype=torch.float64).to(dtype)
+
+
+class Cosine(SDE):
+    """alpha = cos, sigma = sin of pi t / 2, up to T = 0.98: an SDE of ten lines, as a reader would write it."""
+
+    T = 0.98
+
+    def alpha(self, t):
+        return torch.cos(math.pi / 2 * t)
+
+    def sigma(self, t):
+        return torch.sin(math.pi / 2 * t)
+
+    def drift_coefficient(self, t):
+        return -math.pi / 2 * torch.tan(math.pi / 2 * t)
+
+    def diffusion(self, t):
+        return torch.sqrt(math.pi * torch.tan(math.pi / 2 * t))

@@ -15,6 +15,7 @@ from coursework.exercises.engine import _difference, find, judge
 from coursework.exercises.lesson_01 import gaussian_score
 from coursework.exercises.portable import remarks
 from coursework.exercises.report import Box, verdict_box
+from coursework.sdes import VPSDE
 
 GAUSSIAN = find("1.1")
 
@@ -310,6 +311,7 @@ def test_what_passes_here_and_cannot_in_grading_is_said(tmp_path, monkeypatch):
 
     network = torch.nn.Linear(2, 2)
     file = "comes from a file of yours: grading has your notebook alone, so put it into a cell."
+    package = "is of the course's package: in grading this answer may not use it."
     cases = {
         "def mine(x): return my_helpers.helper(x)": [f"`my_helpers` {file}"],
         "def mine(x): return other(x)\ndef other(x): return helper(x)": [f"`helper` {file}"],
@@ -318,20 +320,30 @@ def test_what_passes_here_and_cannot_in_grading_is_said(tmp_path, monkeypatch):
         "def mine(x): return network(x)": [
             "`network` is a network of the notebook: grading trains nothing, so do without it."
         ],
+        "def mine(x): return sde.alpha(x)": [f"`sde` {package}"],
+        "from coursework import sdes\ndef mine(x): return sdes.VPSDE().alpha(x)": [f"`sdes` {package}"],
+        "from coursework.sdes import karras_times\ndef mine(x): return karras_times(x, 5)": [
+            f"`karras_times` {package}"
+        ],
         "import math\ndef mine(x): return torch.sin(x) + math.pi + half\nhalf = 0.5": [],
         "def mine(x):\n    return mine(x - 1) if x else gaussian_score": [],
         "mine = 5": [],
     }
-    names = {"my_helpers": my_helpers, "helper": my_helpers.helper, "network": network, "torch": torch}
+    names = {"my_helpers": my_helpers, "helper": my_helpers.helper, "network": network, "torch": torch, "sde": VPSDE()}
     for source, expected in cases.items():
         assert remarks(from_notebook(source, gaussian_score=gaussian_score, **names), 0.1) == expected, source
+
+
+def test_what_the_exercise_lists_of_the_package_is_no_remark():
+    mine = from_notebook("from coursework.sdes import karras_times\ndef mine(x): return karras_times(x, 5)")
+    assert remarks(mine, 0.1, ("coursework.sdes.karras_times",)) == []
 
 
 def test_a_slow_answer_is_told_what_grading_allows(capsys, monkeypatch):
     assert remarks(gaussian_score, 5.2) == [
         "It took 5 s here: grading has 15 s for all exercises of a notebook together."
     ]
-    monkeypatch.setattr(exercises, "remarks", lambda attempt, seconds: ["a remark"])
+    monkeypatch.setattr(exercises, "remarks", lambda attempt, seconds, uses: ["a remark"])
     check("1.1", lambda x, mean, covariance: gaussian_score(x, mean, covariance))
     assert "a remark" in capsys.readouterr().out
     check("1.1", lambda x, mean, covariance: -gaussian_score(x, mean, covariance))

@@ -6,6 +6,7 @@ import pytest
 import scipy.integrate
 import torch
 from torch import nn
+from torch.distributions import MultivariateNormal
 
 from coursework.distributions import GaussianMixture, exact_score
 from coursework.likelihood import bits_per_dim, dequantize, log_likelihood
@@ -13,7 +14,7 @@ from coursework.nn import TimeMLP
 from coursework.predictions import ScoreModel
 from coursework.score_matching import hutchinson_trace
 from coursework.sdes import VESDE, VPSDE, SubVPSDE
-from tests.laws import random_mixture
+from tests.laws import Cosine, random_mixture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -320,21 +321,7 @@ def test_gradients_of_x_and_of_the_scores_parameters_are_those_of_differences(di
 
 def test_an_sde_of_a_readers_own_has_a_likelihood():
     """Its coefficients get tensors: alpha = cos, sigma = sin keeps N(0, I)."""
-
-    class Cosine(VPSDE):
-        T = 0.98
-
-        def alpha(self, t):
-            return torch.cos(math.pi / 2 * t)
-
-        def sigma(self, t):
-            return torch.sin(math.pi / 2 * t)
-
-        def drift_coefficient(self, t):
-            return -math.pi / 2 * torch.tan(math.pi / 2 * t)
-
-        def diffusion(self, t):
-            return torch.sqrt(math.pi * torch.tan(math.pi / 2 * t))
-
-    got = log_likelihood(lambda x, t: -x, Cosine(), torch.zeros(2, 3).double())
-    torch.testing.assert_close(got, torch.full((2,), -1.5 * math.log(2 * math.pi)).double(), rtol=1e-4, atol=1e-4)
+    normal = MultivariateNormal(torch.zeros(3).double(), torch.eye(3).double())
+    x = torch.tensor([[0.0, 0.0, 0.0], [0.3, -1.2, 0.8]], dtype=torch.float64)
+    got = log_likelihood(lambda x, t: -x, Cosine(), x, prior_log_prob=normal.log_prob)
+    torch.testing.assert_close(got, normal.log_prob(x), rtol=1e-4, atol=1e-4)

@@ -20,7 +20,8 @@ from coursework.reverse_sde import (
     reverse_diffusion,
     stochastic_heun,
 )
-from coursework.sdes import SDE, VESDE, VPSDE, SubVPSDE, karras_times, log_snr_times, uniform_times
+from coursework.sdes import VESDE, VPSDE, SubVPSDE, karras_times, log_snr_times, uniform_times
+from tests.laws import Cosine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -29,24 +30,6 @@ STOCHASTIC = (euler_maruyama, reverse_diffusion, ancestral, stochastic_heun, pre
 each_solver = pytest.mark.parametrize("solver", FLOWS + STOCHASTIC)
 each_flow = pytest.mark.parametrize("solver", FLOWS)
 each_stochastic = pytest.mark.parametrize("solver", STOCHASTIC)
-
-
-class Cosine(SDE):
-    """alpha = cos, sigma = sin of pi t / 2, up to T = 0.98: an SDE of ten lines, as a reader would write it."""
-
-    T = 0.98
-
-    def alpha(self, t):
-        return torch.cos(math.pi / 2 * t)
-
-    def sigma(self, t):
-        return torch.sin(math.pi / 2 * t)
-
-    def drift_coefficient(self, t):
-        return -math.pi / 2 * torch.tan(math.pi / 2 * t)
-
-    def diffusion(self, t):
-        return torch.sqrt(math.pi * torch.tan(math.pi / 2 * t))
 
 
 LAW = GaussianMixture(

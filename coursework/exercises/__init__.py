@@ -39,7 +39,7 @@ def check(exercise_id: str, attempt: Callable[..., Any]) -> Callable[..., Any]:
         return _graded(judge(exercise, attempt, seed=_grading_seed()), attempt)
     started = time.monotonic()
     verdict = judge(exercise, attempt)
-    display(verdict_box(verdict, remarks(attempt, time.monotonic() - started)))
+    display(verdict_box(verdict, remarks(attempt, time.monotonic() - started, exercise.uses)))
     return attempt if verdict.outcome == "passed" else exercise.reference
 
 

@@ -1,10 +1,10 @@
-"""What a function that passes at home uses and grading will not have: files beside the notebook, trained networks."""
+"""What passes at home and grading will not have: files beside the notebook, trained networks, most of the package."""
 
 import dis
 import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -16,8 +16,11 @@ LONG = 3.0  # seconds
 ALL = 15  # seconds that grading has for all exercises of a notebook
 
 
-def remarks(attempt: Any, seconds: float) -> list[str]:
-    """A line for each thing that grading will miss; `seconds` is how long the attempt took here."""
+def remarks(attempt: Any, seconds: float, uses: Sequence[str] = ()) -> list[str]:
+    """A line for each thing that grading will miss.
+
+    seconds: how long the attempt took here; uses: what of the package an answer may call (`Exercise.uses`).
+    """
     found = {}
     for name, value in _used(attempt):
         file = getattr(value, "__file__", None) if isinstance(value, ModuleType) else _file(value)
@@ -27,6 +30,8 @@ def remarks(attempt: Any, seconds: float) -> list[str]:
             )
         elif isinstance(value, torch.nn.Module):
             found[name] = f"`{name}` is a network of the notebook: grading trains nothing, so do without it."
+        elif (of_package := _of_package(value)) and of_package not in uses:
+            found[name] = f"`{name}` is of the course's package: in grading this answer may not use it."
     slow = f"It took {seconds:.0f} s here: grading has {ALL} s for all exercises of a notebook together."
     return [*found.values(), *([slow] if seconds > LONG else [])]
 
@@ -39,6 +44,15 @@ def _file(value: Any) -> str | None:
     if isinstance(value, type) and value.__module__ != "__main__":
         return getattr(sys.modules.get(value.__module__), "__file__", None)
     return None
+
+
+def _of_package(value: Any) -> str:
+    """The dotted name of a function, class or object's class of the package, "" for what is none of its subjects."""
+    kind = value if isinstance(value, FunctionType | type) else type(value)
+    module = value.__name__ if isinstance(value, ModuleType) else str(kind.__module__)
+    if not module.startswith("coursework.") or module.startswith("coursework.exercises"):
+        return ""
+    return f"{module}.{kind.__qualname__}"
 
 
 def _used(attempt: Any) -> Iterator[tuple[str, Any]]:
