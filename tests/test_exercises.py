@@ -4,6 +4,7 @@ import functools
 import inspect
 import itertools
 import re
+from collections import Counter
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from coursework.exercises.engine import (
     lesson_exercises,
     observe_wrong,
 )
+from coursework.sdes import SDE
 from tests.other_routes import OTHER_ROUTES
 from tests.wrong_answers import WRONG_ANSWERS
 
@@ -63,7 +65,7 @@ def test_another_route_passes(exercise):
     routes = OTHER_ROUTES[exercise.id]
     assert routes
     for route in routes:
-        for seed in (SEED, FRESH):
+        for seed in (exercise.seed, FRESH):
             verdict = judge(exercise, route, seed=seed)
             assert verdict.outcome == "passed", verdict.message
 
@@ -81,7 +83,7 @@ def test_record_is_complete(exercise):
     assert find(exercise.id) is exercise
 
 
-@pytest.mark.parametrize("seed", [SEED, FRESH, FRESH + 50])
+@pytest.mark.parametrize("seed", [None, FRESH, FRESH + 50])
 @every_exercise
 def test_each_misconception_is_rejected_and_named(exercise, seed):
     for misconception in exercise.misconceptions:
@@ -99,7 +101,7 @@ def test_misconceptions_differ_pairwise_on_three_fresh_cases(exercise):
         assert sum(told_apart) >= 3, f"{a.name} / {b.name}"
 
 
-SEEDS = (SEED, *range(FRESH, FRESH + 1000, 100))
+FRESH_SEEDS = tuple(range(FRESH, FRESH + 1000, 100))
 
 WITHOUT_SIZES = {
     "1.6": "two modes on a line: two numbers",
@@ -126,22 +128,27 @@ def cases(exercise_id, seed):
     return [_draw(find(exercise_id), seed, i) for i in range(N_CASES)]
 
 
+def drawn_cases(exercise):
+    """The cases that `check` tries, and those of fresh seeds."""
+    return [cases(exercise.id, seed) for seed in (exercise.seed, *FRESH_SEEDS)]
+
+
 @every_exercise
 def test_sizes_vary_within_the_cases_of_a_seed(exercise):
     """At least three of four cases have different sizes; now and then, by chance, two."""
-    different = [len({sizes_of(case) for case in cases(exercise.id, seed)}) for seed in SEEDS]
+    different = [len({sizes_of(case) for case in four}) for four in drawn_cases(exercise)]
     if exercise.id in WITHOUT_SIZES:
         assert max(different) == 1
         return
     assert min(different) >= 2
     assert different[0] >= 3
-    assert sum(n >= 3 for n in different) >= len(SEEDS) - 1
+    assert sum(n >= 3 for n in different) >= len(FRESH_SEEDS)
 
 
 @every_exercise
 def test_each_axis_and_each_whole_number_varies(exercise):
     names = list(inspect.signature(exercise.reference).parameters)
-    drawn = [cases(exercise.id, seed) for seed in SEEDS]
+    drawn = drawn_cases(exercise)
     for position, name in enumerate(names):
         whole = [[case[position] for case in four if type(case[position]) is int] for four in drawn]
         tensors = [[case[position] for case in four if isinstance(case[position], torch.Tensor)] for four in drawn]
@@ -162,7 +169,38 @@ def test_one_point_is_a_batch_too(exercise):
     names = list(inspect.signature(exercise.reference).parameters)
     for position, name in enumerate(names):
         if name in BATCHES and exercise.id not in ONE_POINT_IS_NOTHING:
-            assert any(len(case[position]) == 1 for seed in SEEDS for case in cases(exercise.id, seed)), name
+            assert any(len(case[position]) == 1 for four in drawn_cases(exercise) for case in four), name
+
+
+def kinds(value, place):
+    """What a value in a case is, beside its numbers: types, axes, axes of length one, and the SDE in an object."""
+    found = {(place, type(value))}
+    if isinstance(value, torch.Tensor):
+        found |= {
+            (place, value.dtype),
+            (place, value.ndim),
+            *((place, axis, 1) for axis, n in enumerate(value.shape) if n == 1),
+        }
+    elif isinstance(value, tuple | list):
+        found |= {(place, len(value) == 1)}.union(*(kinds(v, f"{place}[{i}]") for i, v in enumerate(value)))
+    elif type(value) is int:
+        found |= {(place, value == 1)}
+    elif hasattr(value, "__dict__"):
+        found |= {(place, type(held)) for held in vars(value).values() if isinstance(held, SDE)}
+    return found
+
+
+@every_exercise
+def test_what_grading_draws_is_among_the_public_cases(exercise):
+    """What is in more than 2 % of 300 fresh cases: an answer that cannot do it must not pass at home."""
+    names = inspect.signature(exercise.reference).parameters
+
+    def of_case(case):
+        return set().union(*(kinds(value, name) for name, value in zip(names, case, strict=True)))
+
+    seen = Counter(kind for i in range(300) for kind in of_case(_draw(exercise, FRESH, i)))
+    public = set().union(*(of_case(case) for case in cases(exercise.id, exercise.seed)))
+    assert {kind for kind, times in seen.items() if times > 6} <= public
 
 
 GIVEN_NUMBERS = {"noise", "z", "z_back", "u", "v", "probes", "generator"}
@@ -188,7 +226,7 @@ def test_own_random_numbers_are_named(exercise):
 @every_exercise
 def test_plausible_wrong_answers_do_not_pass(exercise):
     for number, wrong in enumerate(WRONG_ANSWERS.get(exercise.id, [])):
-        for seed in (SEED, FRESH, FRESH + 50):
+        for seed in (None, FRESH, FRESH + 50):
             assert judge(exercise, wrong, seed=seed).outcome == "wrong", number
 
 

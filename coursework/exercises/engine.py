@@ -12,7 +12,7 @@ from coursework.exercises.attempt import Run, TimeIsUp, place, run
 
 SECONDS = 8.0  # for all cases of one attempt together
 N_CASES = 4
-SEED = 20_000
+SEED = 20_000  # of the cases that `check` tries, where an exercise has no seed of its own
 
 Observed = Mapping[str, Any]
 
@@ -42,6 +42,7 @@ class Exercise:
     Values count as equal within `rtol` times the largest expected value. `uses` is what an answer may call of this
     package beside its arguments themselves: dotted names of functions and methods, "coursework.sdes.SDE.alpha".
     `counts` is the observed value, if any, that is the number of calls of the first argument, a function of tensors.
+    `seed` gives the cases that `check` tries: among them is every kind that grading draws, as one point and each SDE.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Exercise:
     rtol: float = 1e-6
     uses: tuple[str, ...] = ()
     counts: str = ""
+    seed: int = SEED
 
 
 @dataclass(frozen=True)
@@ -90,15 +92,17 @@ def case(exercise_id: str, number: int = 1) -> tuple[Any, ...]:
     """The arguments of one of the cases that `check` tries, to look at a failure: `my_function(*case("1.2", 3))`."""
     if number not in range(1, N_CASES + 1):
         raise ValueError(f"number: expected 1 to {N_CASES}, got {number}")
-    return _draw(find(exercise_id), SEED, number - 1)
+    exercise = find(exercise_id)
+    return _draw(exercise, exercise.seed, number - 1)
 
 
 def _draw(exercise: Exercise, seed: int, number: int) -> tuple[Any, ...]:
     return exercise.draw(torch.Generator().manual_seed(seed + number))
 
 
-def judge(exercise: Exercise, attempt: Any, *, seed: int = SEED, n_cases: int = N_CASES) -> Verdict:
-    """Run an attempt on `n_cases` cases drawn from `seed` and say what it is."""
+def judge(exercise: Exercise, attempt: Any, *, seed: int | None = None, n_cases: int = N_CASES) -> Verdict:
+    """Run an attempt on `n_cases` cases drawn from `seed`, by default the exercise's own, and say what it is."""
+    seed = exercise.seed if seed is None else seed
     if not callable(attempt):
         return Verdict(exercise, "wrong", f"check needs a function, got {_kind(attempt)}. {_NAME_ONLY}")
     cases = [_draw(exercise, seed, i) for i in range(n_cases)]

@@ -464,6 +464,7 @@ TEMPERED = Exercise(
     title="a temperature that explodes",
     reference=tempered_variances,
     draw=_draw_tempered,
+    seed=20_001,
     observe=_two_answers,
     misconceptions=(
         Misconception(

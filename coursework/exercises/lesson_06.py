@@ -118,6 +118,7 @@ OVERLAP = Exercise(
     title="how much two levels overlap",
     reference=overlap,
     draw=_draw_overlap,
+    seed=20_002,
     misconceptions=(
         Misconception(
             "sqrt(D) where sqrt(2 D) belongs: the means differ by sqrt(D) sigma (ratio - 1), and the narrow law's standard deviation "
@@ -425,6 +426,7 @@ VARIANCE = Exercise(
     title="a step too long",
     reference=level_variance,
     draw=_draw_variance,
+    seed=20_002,
     misconceptions=(
         Misconception(
             "the power is n_steps: a variance shrinks by the square of the factor, in every step.",

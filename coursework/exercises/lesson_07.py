@@ -48,6 +48,7 @@ STEP = Exercise(
     title="one step forwards",
     reference=forward_step,
     draw=_draw_step,
+    seed=20_021,
     uses=COEFFICIENTS,
     observe=steady(),
     misconceptions=(
@@ -163,6 +164,7 @@ FROM_S_TO_T = Exercise(
     title="from one time to a later one",
     reference=from_s_to_t,
     draw=_draw_from_s_to_t,
+    seed=20_054,
     observe=_three_values,
     misconceptions=(
         Misconception(
@@ -247,6 +249,7 @@ SUB_VP = Exercise(
     title="sub-VP's g",
     reference=sub_vp_diffusion,
     draw=_draw_rates,
+    seed=20_054,
     misconceptions=(
         Misconception(
             "this is the g that the exercise starts from, sqrt(beta (1 - alpha^2)). It comes out of v' = 2 f v + g^2 if the 2 is forgotten in the "
@@ -321,6 +324,7 @@ FAMILY = Exercise(
     title="between VP and VE",
     reference=claimed_variance,
     draw=_draw_family,
+    seed=20_054,
     misconceptions=(
         Misconception(
             "you keep all of the starting variance, which is right without a drift only. This drift shrinks it by exp(-B).",
@@ -638,6 +642,7 @@ OWN = Exercise(
     title="an SDE of your own",
     reference=coefficients,
     draw=_draw_schedule,
+    seed=20_023,
     observe=_f_and_g2,
     misconceptions=(
         Misconception(

@@ -31,6 +31,7 @@ EULER_MARUYAMA = Exercise(
     title="one step backwards",
     reference=euler_maruyama_step,
     draw=_draw_step,
+    seed=20_006,
     observe=steady(),
     misconceptions=(
         own_numbers("z", euler_maruyama_step),

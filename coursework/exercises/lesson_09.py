@@ -76,6 +76,7 @@ EULER = Exercise(
     title="one step along the flow",
     reference=euler_step,
     draw=_draw_step,
+    seed=20_021,
     observe=_both_ways,
     uses=COEFFICIENTS,
     misconceptions=(
@@ -202,6 +203,7 @@ HEUN = Exercise(
     title="two samplers that run away",
     reference=heun_step,
     draw=_draw_step,
+    seed=20_021,
     observe=_both_ways,
     uses=COEFFICIENTS,
     misconceptions=(
@@ -417,6 +419,7 @@ KARRAS = Exercise(
     title="a grid of times",
     reference=karras_grid,
     draw=_draw_grid,
+    seed=20_021,
     uses=(*COEFFICIENTS, "coursework.sdes.SDE.time_of_log_snr"),
     misconceptions=(
         Misconception(
@@ -527,6 +530,7 @@ VARIANCE = Exercise(
     title="a score that is too strong",
     reference=flow_variance,
     draw=_draw_variance,
+    seed=20_013,
     uses=COEFFICIENTS,
     misconceptions=(
         Misconception(
@@ -643,6 +647,7 @@ CIRCLE = Exercise(
     title="along the great circle",
     reference=great_circle,
     draw=_draw_circle,
+    seed=20_002,
     misconceptions=(
         Misconception(
             "this is the straight line: its middle is too short to look like a latent.",

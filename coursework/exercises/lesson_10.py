@@ -85,6 +85,7 @@ RATES = Exercise(
     title="the velocity and its divergence",
     reference=joint_rates,
     draw=_draw_rates,
+    seed=20_021,
     observe=_two,
     uses=COEFFICIENTS,
     misconceptions=(
@@ -282,6 +283,7 @@ GAUSSIAN = Exercise(
     title="the likelihood of a Gaussian's flow",
     reference=gaussian_flow_log_prob,
     draw=_draw_gaussian,
+    seed=20_006,
     misconceptions=(
         Misconception(
             "the integral of the divergence has the wrong sign: a flow that spreads lowers the density on its way, so the "
@@ -410,6 +412,7 @@ LIKELIHOOD = Exercise(
     title="a likelihood with the wrong sign",
     reference=flow_log_likelihood,
     draw=_draw_likelihood,
+    seed=20_021,
     uses=(*COEFFICIENTS, "coursework.sdes.SDE.prior_log_prob", "coursework.sdes.SDE.prior_std"),
     misconceptions=(
         Misconception(
@@ -509,6 +512,7 @@ BITS = Exercise(
     title="bits per dimension",
     reference=bits,
     draw=_draw_bits,
+    seed=20_006,
     misconceptions=(
         Misconception(
             "the width of a level is missing: without it you turn a density into bits, and the result depends on the data's scale.",
@@ -611,6 +615,7 @@ DEQUANTIZE = Exercise(
     title="dequantize",
     reference=dequantize_levels,
     draw=_draw_levels,
+    seed=20_002,
     observe=steady(),
     misconceptions=(
         own_numbers("u", dequantize_levels),
@@ -699,6 +704,7 @@ LIKELIHOOD_WEIGHT = Exercise(
     title="the weighting that bounds the likelihood",
     reference=likelihood_loss,
     draw=_draw_weights,
+    seed=20_021,
     observe=steady(),
     uses=COEFFICIENTS,
     misconceptions=(

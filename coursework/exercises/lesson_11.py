@@ -384,6 +384,7 @@ LAWS = Exercise(
     title="the law of guided sampling",
     reference=guided_variances,
     draw=_draw_variances,
+    seed=20_054,
     observe=_pair_of_variances,
     misconceptions=(
         Misconception(
@@ -513,6 +514,7 @@ POSTERIOR = Exercise(
     title="the exact posterior score",
     reference=posterior_score,
     draw=_draw_posterior,
+    seed=20_026,
     misconceptions=(
         Misconception(
             "this is the score without the measurement: y changes the mean and narrows the covariance.",
@@ -646,6 +648,7 @@ PSEUDOINVERSE = Exercise(
     title="pseudo-inverse guidance",
     reference=pseudoinverse_guided,
     draw=_draw_pseudoinverse,
+    seed=20_021,
     observe=on_its_device(),
     rtol=1e-11,
     uses=COEFFICIENTS,
@@ -778,6 +781,7 @@ REPLACE = Exercise(
     title="replacement, and the way back",
     reference=replace_and_return,
     draw=_draw_replace,
+    seed=20_021,
     observe=steady(_two_states),
     uses=(*COEFFICIENTS, "coursework.sdes.SDE.perturb"),
     misconceptions=(

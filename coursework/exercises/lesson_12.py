@@ -316,6 +316,7 @@ KL = Exercise(
     title="one term of the bound",
     reference=kl_term,
     draw=_draw_kl,
+    seed=20_006,
     observe=steady(),
     misconceptions=(
         own_numbers("noise", kl_term),
