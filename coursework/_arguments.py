@@ -7,6 +7,7 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor
 
+from coursework._derivatives import usable
 from coursework._watching import holds, settled
 
 
@@ -15,7 +16,7 @@ def expand(value: float | Tensor, x: Tensor, name: str) -> Tensor:
 
     A (B,) tensor becomes (B, 1, ..., 1). Raises ValueError for any other shape or another device.
     """
-    value = reals(value, name).to(x.dtype)
+    value = usable(reals(value, name)).to(x.dtype)
     if value.ndim == 0:
         return value
     if value.shape != x.shape[:1]:
@@ -26,8 +27,8 @@ def expand(value: float | Tensor, x: Tensor, name: str) -> Tensor:
 
 
 def flat_sum(x: Tensor) -> Tensor:
-    """Sum over everything but the batch: (B, *S) -> (B,)."""
-    return x.flatten(1).sum(1)
+    """Sum over everything but the batch, in float32 where x is in half precision: (B, *S) -> (B,)."""
+    return wide(x).flatten(1).sum(1)
 
 
 def floating(x: Tensor, name: str) -> None:
@@ -43,6 +44,8 @@ def batch(x: Tensor, name: str) -> None:
     floating(x, name)
     if x.ndim < 2:
         raise ValueError(f"{name}: expected a batch of shape (B, ...), got {tuple(x.shape)}")
+    if not n_dims(x):
+        raise ValueError(f"{name}: expected points of at least one element, got shape {tuple(x.shape)}")
     finite(x, name)
 
 
@@ -119,14 +122,15 @@ def real(value: object, name: str) -> float:
 
 def reals(value: object, name: str) -> Tensor:
     """Real numbers of any kind (a number, a list, a NumPy array, a tensor) as a tensor. Refuse what is none."""
-    if isinstance(value, Tensor):
-        if value.dtype == torch.bool or value.is_complex():
-            raise TypeError(f"{name}: expected real numbers, got {value.dtype}")
-        return value
     try:
-        return torch.as_tensor(value, dtype=torch.float64, device="cpu")
+        given = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name}: expected a number or a tensor, got {type(value).__name__}") from None
+    if given.dtype == torch.bool or given.is_complex():
+        raise TypeError(f"{name}: expected real numbers, got {given.dtype}")
+    if isinstance(value, Real):  # as exact as it was given
+        return torch.tensor(float(value), dtype=torch.float64, device="cpu")
+    return given if isinstance(value, Tensor) else given.double()
 
 
 def number(value: object, name: str) -> float:

@@ -28,8 +28,15 @@ def derivatives(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 def ordinary(x: Tensor) -> Tensor:
     """x itself, or a copy of an inference tensor, which autograd could not work with."""
+    if torch.compiler.is_compiling():
+        return x
     with torch.inference_mode(False):
         return x.clone() if x.is_inference() else x
+
+
+def usable(x: Tensor) -> Tensor:
+    """x itself, or a copy of an inference tensor where inference mode is over: autograd can work with it."""
+    return x if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() else ordinary(x)
 
 
 def leaf(x: Tensor) -> Tensor:
@@ -37,15 +44,30 @@ def leaf(x: Tensor) -> Tensor:
     return x if x.requires_grad else x.detach().requires_grad_()
 
 
-def depends(value: Tensor, x: Tensor, function: Callable[[Tensor], Tensor], name: str) -> bool:
-    """Whether autograd sees that value = function(x) depends on x.
+def vector_jacobian(
+    value: Tensor,
+    x: Tensor,
+    v: Tensor,
+    function: Callable[[Tensor], Tensor],
+    name: str,
+    *,
+    keep_graph: bool,
+    batched: bool = False,
+) -> Tensor:
+    """v^T dvalue/dx for value = function(x), like v; with `batched` for each of n vectors v, (n, B, *S).
 
-    Raises ValueError where it sees none although the value changes with x: its derivative would be taken for 0.
+    0 where the value does not depend on x. Raises ValueError where autograd sees no dependence although the value
+    changes with x.
     """
+    product = None
     if value.requires_grad:
-        return True
+        (product,) = torch.autograd.grad(
+            value, x, v, retain_graph=True, create_graph=keep_graph, allow_unused=True, is_grads_batched=batched
+        )
+    if product is not None:
+        return product
     with torch.no_grad():
         moved = function(x.detach() + 0.5)
     if not settled(moved == value):
         raise ValueError(f"{name}: its value is cut off from x (by no_grad, detach or inference_mode inside it?)")
-    return False
+    return torch.zeros_like(x).expand(len(v), *x.shape) if batched else torch.zeros_like(x)

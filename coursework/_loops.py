@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from coursework._arguments import batch, finite, floating, like, wide_dtype
+from coursework._derivatives import usable
 from coursework._watching import remember, settled, unwatched
 from coursework.sdes import SDE
 
@@ -20,6 +21,13 @@ def check_start(score: Callable[..., Tensor], x: Tensor, generator: torch.Genera
     if not callable(score):
         raise TypeError(f"score: expected a function, got {type(score).__name__}")
     batch(x, "x")
+    check_generator(generator, x)
+
+
+def check_generator(generator: torch.Generator | None, x: Tensor) -> None:
+    """Refuse what is no generator, and one on another device than x."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator: expected a torch.Generator or None, got {type(generator).__name__}")
     if generator is not None and generator.device.type != x.device.type:
         raise ValueError(f"generator: expected one on {x.device.type} like x, got one on {generator.device.type}")
 
@@ -30,12 +38,13 @@ def check_times(times: Tensor, sde: SDE, *, upwards: bool = False) -> Tensor:
     if times.ndim != 1 or len(times) < 2:
         raise ValueError(f"times: expected shape (n_steps + 1,) with at least one step, got {tuple(times.shape)}")
     finite(times, "times")
-    times = times.detach().double().cpu()
+    slack = 4 * torch.finfo(times.dtype).eps * sde.T
+    times = usable(times).detach().double().cpu()
     if not (settled(times.diff() < 0) or (upwards and settled(times.diff() > 0))):
         raise ValueError(f"times: expected strictly {'monotone' if upwards else 'decreasing'} values")
-    if not settled((times >= 0) & (times <= sde.T)):
+    if not settled((times >= 0) & (times <= sde.T + slack)):
         raise ValueError(f"times: expected values in [0, {sde.T}], got {times.min():g} to {times.max():g}")
-    return times
+    return times.clamp(max=sde.T)
 
 
 def check_noisy(times: Tensor, sde: SDE) -> None:
@@ -71,6 +80,7 @@ def score_at(score: TimedScore, x: Tensor, t: Tensor) -> Tensor:
 
 def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Standard normal noise of x's shape, dtype and device."""
+    check_generator(generator, x)
     return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
 
 

@@ -44,21 +44,23 @@ def _has_values(x: Tensor) -> bool:
 
 
 def remember(value: Tensor, check: object) -> None:
-    """Note that this very tensor has passed a check, for `remembered`."""
+    """Note that this very tensor, one of our own that nobody else changes, has passed a check, for `remembered`."""
     if not torch.compiler.is_compiling():
-        known = _passed.get(value, ())
-        _passed[value] = (*known, (check, _version(value)))
+        version, checks = _passed.get(value, (None, ()))
+        now = _version(value)
+        _passed[value] = now, (*(checks if version == now else ()), check)
 
 
 def remembered(value: Tensor, check: object) -> bool:
     """Whether this very tensor, unchanged since, has passed a check."""
     if torch.compiler.is_compiling():
         return False
-    return (check, _version(value)) in _passed.get(value, ())
+    version, checks = _passed.get(value, (None, ()))
+    return check in checks and version == _version(value)
 
 
 def _version(x: Tensor) -> int:
-    """How often x was changed in place; inference tensors do not count it, and only our loops' own are remembered."""
+    """How often x was changed in place; inference tensors do not count it."""
     return -1 if x.is_inference() else x._version
 
 

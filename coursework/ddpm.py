@@ -24,8 +24,9 @@ from coursework._arguments import (
     one_of,
     positive_number,
     some,
+    wide,
 )
-from coursework._loops import OnStep, check_start, columns, normal_like, sampling, score_at, walk
+from coursework._loops import OnStep, check_generator, check_start, columns, normal_like, sampling, score_at, walk
 from coursework._watching import settled
 
 NoiseModel = Callable[[Tensor, Tensor], Tensor]
@@ -100,6 +101,7 @@ def ddpm_loss(
     Shapes: x (B, *S) -> (). Its gradient reaches the model's parameters. Source: Ho et al. 2020, eq. 14.
     """
     some(x, "x")
+    check_generator(generator, x)
     t = torch.randint(len(schedule), (len(x),), generator=generator, device=x.device)
     noise = normal_like(x, generator)
     value = score_at(noise_model, schedule.perturb(x, t, noise), t)
@@ -217,6 +219,7 @@ def variational_bound(
     """
     check_start(noise_model, x, generator)
     one_of(variance, VARIANCES, "variance")
+    x = x.detach()
     if not len(x):
         return x.new_zeros(0, len(schedule) + 1)
     dims, last = n_dims(x), schedule.alpha_bar[-1]
@@ -231,9 +234,9 @@ def variational_bound(
         x, schedule.alpha_bar.sqrt(), (1 - schedule.alpha_bar).sqrt(), weight, excess
     )
     t = torch.arange(len(schedule), device=x.device)
-    prior = 0.5 * (flat_sum(x**2) * last + dims * (-last - torch.log1p(-last)))
+    prior = 0.5 * (flat_sum(wide(x) ** 2) * last + dims * (-last - torch.log1p(-last)))
     terms = [prior.to(x.dtype)]
-    with sampling(x.detach()):
+    with sampling(x):
         for i in reversed(range(len(schedule))):
             noise = normal_like(x, generator)
             value = score_at(noise_model, scale[i] * x + spread[i] * noise, t[i].expand(len(x)))

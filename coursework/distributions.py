@@ -92,13 +92,13 @@ class GaussianMixture:
 
     @property
     def covariances(self) -> Tensor:
-        """The components' covariances in full, (K, D, D)."""
-        mixture = self._settled()
-        if mixture._eigenvectors is None:
-            full = torch.diag_embed(mixture._eigenvalues.expand(-1, self.n_dims))
-        else:
-            full = torch.einsum("dke,ke,fke->kdf", mixture._eigenvectors, mixture._eigenvalues, mixture._eigenvectors)
-        return full.to(self.dtype)
+        """The components' covariances in full, (K, D, D); (B, K, D, D) where it was diffused point by point."""
+        alpha, sigma = self._alpha[..., None, None], self._sigma[..., None, None]
+        values = (alpha**2 * self._eigenvalues + sigma**2).expand(*self._alpha.shape, -1, self.n_dims)
+        if self._eigenvectors is None:
+            return torch.diag_embed(values).to(self.dtype)
+        vectors = self._eigenvectors
+        return torch.einsum("dke,...ke,fke->...kdf", vectors, values, vectors).to(self.dtype)
 
     @property
     def mean(self) -> Tensor:
@@ -201,11 +201,12 @@ class GaussianMixture:
         return other
 
     def _diffuse(self, alpha: float | Tensor, sigma: float | Tensor) -> "GaussianMixture":
-        alpha, sigma = (reals(v, "alpha, sigma").to(self.device, torch.float64) for v in (alpha, sigma))
+        alpha, sigma = (ordinary(reals(v, "alpha, sigma").to(self.device, torch.float64)) for v in (alpha, sigma))
         other = self._copy()
-        other._alpha = alpha * self._alpha
-        other._sigma = torch.hypot(alpha * self._sigma, sigma)
-        other._alpha, other._sigma = torch.broadcast_tensors(other._alpha, other._sigma)
+        with torch.inference_mode(False):  # a law that is made there has derivatives elsewhere
+            other._alpha = alpha * self._alpha
+            other._sigma = torch.hypot(alpha * self._sigma, sigma)
+            other._alpha, other._sigma = torch.broadcast_tensors(other._alpha, other._sigma)
         return other
 
     def _settled(self) -> "GaussianMixture":

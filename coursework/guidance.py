@@ -12,6 +12,7 @@ from torch import Tensor
 
 from coursework._arguments import (
     at_least,
+    batch,
     expand,
     finite,
     floating,
@@ -23,7 +24,7 @@ from coursework._arguments import (
     positive_number,
     wide,
 )
-from coursework._derivatives import depends, derivatives, leaf, ordinary
+from coursework._derivatives import derivatives, leaf, ordinary, vector_jacobian
 from coursework._loops import (
     OnStep,
     TimedScore,
@@ -66,10 +67,10 @@ def classifier_guidance(score: TimedScore, log_prob_label: TimedScore, label: Te
                 raise ValueError(
                     f"log_prob_label's value: expected shape ({len(x)}, n_classes), got {tuple(log_prob.shape)}"
                 )
-            if not depends(log_prob, inner, lambda x: log_prob_label(x, time), "log_prob_label"):
-                return value
-            chosen = log_prob.gather(1, _labels(indices(label, 0, log_prob.shape[1], "label"), x)[:, None]).sum()
-            (gradient,) = torch.autograd.grad(chosen, inner, create_graph=recording)
+            chosen = torch.zeros_like(log_prob)
+            chosen.scatter_(1, _labels(indices(label, 0, log_prob.shape[1], "label"), x)[:, None], 1.0)
+            again = lambda x: log_prob_label(x, time)  # noqa: E731
+            gradient = vector_jacobian(log_prob, inner, chosen, again, "log_prob_label", keep_graph=recording)
         return value + scale * gradient
 
     return guided
@@ -115,13 +116,14 @@ def rescale(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
     share guided std(conditional) / std(guided) + (1 - share) guided; a constant one stays as it is. Strong guidance
     enlarges it, which saturates images. Shapes: (B, *S) each. Source: Lin et al. 2024, eq. 15 and 16.
     """
-    floating(conditional, "conditional")
+    batch(conditional, "conditional")
     like(guided, conditional, "guided", "conditional")
     share = number(share, "share")
     if not 0 <= share <= 1:
         raise ValueError(f"share: expected a number in [0, 1], got {share}")
     wanted, spread = (_deviation(wide(x).flatten(1)) for x in (conditional, guided))
-    ratio = torch.where(spread > 0, wanted / spread, 1.0)
+    rounding = 8 * torch.finfo(spread.dtype).eps * wide(guided).flatten(1).abs().amax(1)
+    ratio = torch.where(spread > rounding, wanted / spread, 1.0)
     return share * expand(ratio, guided, "guided") * guided + (1 - share) * guided
 
 
@@ -135,7 +137,7 @@ def dynamic_threshold(x0_hat: Tensor, quantile: float = 0.995) -> Tensor:
 
     For data in [-1, 1]. Shapes: (B, *S) -> (B, *S). Source: Saharia et al. 2022, section 2.3.
     """
-    floating(x0_hat, "x0_hat")
+    batch(x0_hat, "x0_hat")
     quantile = number(quantile, "quantile")
     if not 0 < quantile <= 1:
         raise ValueError(f"quantile: expected a number in (0, 1], got {quantile}")
@@ -190,17 +192,16 @@ def posterior_score(
             alpha, sigma = (expand(v, x, "t") for v in (sde.alpha(t), sde.sigma(t)))
             inner = leaf(inner)
             value = score_at(score, inner, t)
-            depends(value, inner, lambda x: score(x, t), "score")
             x0_hat = (inner + sigma**2 * value) / alpha
             gap = measured.gap(x0_hat)
             if method == "dps":
-                weighted = gap.detach() / noise_std**2
+                weighted = (wide(gap) / noise_std**2).to(gap.dtype)
             else:
                 r2 = (sigma**2 / (alpha**2 + sigma**2)).reshape(-1, 1)
-                weighted = measured.solve(gap.detach(), r2, noise_std, inner)
-            # gap depends on x through x0_hat alone: the gradient of -gap . weighted is J^T A^T weighted
-            (gradient,) = torch.autograd.grad(-(gap * weighted).sum(), inner, create_graph=recording)
-        return (value if recording else value.detach()) + gradient
+                weighted = measured.solve(gap, r2, noise_std, inner)
+            # gap depends on x through x0_hat alone: -dgap/dx^T weighted is J^T A^T weighted
+            (gradient,) = torch.autograd.grad(gap, inner, -weighted, create_graph=recording)
+        return (value if recording else value.detach()) + (gradient if recording else gradient.detach())
 
     return guided
 
@@ -282,6 +283,7 @@ def inpaint(
         return x
 
     start = sde.prior_sample(x_known.shape, generator=generator, device=x_known.device, dtype=x_known.dtype)
+    start.requires_grad_(known.requires_grad and torch.is_grad_enabled())  # so that the loop records
     return torch.where(mask, known, walk(step, start, times, on_step))
 
 
@@ -337,10 +339,11 @@ class _Measurement:
             matrix = _matrix(self.operator, x[:1]).double()
             values, vectors = torch.linalg.eigh(matrix @ matrix.mT)
             self._basis = values.clamp(min=0), vectors
-        values, vectors = (part.to(gap) for part in self._basis)
-        variance = r2 * values + noise_std**2
+        values, vectors = (part.to(wide(gap)) for part in self._basis)
+        variance = wide(r2) * values + noise_std**2
         floor = 1e-10 * variance.max(1, keepdim=True).values
-        return ((gap @ vectors) / variance.clamp(min=floor)) @ vectors.mT
+        inverse = torch.where(variance > floor, 1 / variance, 0.0)
+        return (((wide(gap) @ vectors) * inverse) @ vectors.mT).to(gap.dtype)
 
 
 def _check_operator(operator: Operator) -> None:

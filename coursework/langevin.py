@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from coursework._arguments import at_least, flat_sum, like, positive_number
+from coursework._arguments import at_least, flat_sum, like, positive_number, wide
 from coursework._loops import OnStep, check_start, normal_like, walk
 from coursework.distributions import Density
 
@@ -62,6 +62,7 @@ def mala(
     """
     check_start(density.score, x, generator)
     step_size, times = _elapsed(step_size, n_steps)
+    dtype, x = x.dtype, wide(x)  # acceptance compares small differences of large numbers
     accepted = x.new_zeros(len(x))
     current, log_p, value = x, density.log_prob(x), _value(density.score, x)
 
@@ -83,7 +84,7 @@ def mala(
         return current
 
     x = walk(step, x, times, on_step)
-    return x, accepted.mean() / (len(times) - 1)
+    return x.to(dtype), accepted.mean() / (len(times) - 1)
 
 
 def _elapsed(step_size: float, n_steps: int) -> tuple[float, Tensor]:

@@ -26,9 +26,9 @@ from coursework._arguments import (
     wide,
     wide_dtype,
 )
-from coursework._derivatives import depends, derivatives, leaf
+from coursework._derivatives import derivatives, leaf, vector_jacobian
 from coursework._loops import TimedScore, check_noisy, check_start, sampling, score_at, time_like
-from coursework.score_matching import draw_probe
+from coursework.score_matching import Score, draw_probe
 from coursework.sdes import SDE, as_time, end_time
 
 DIVERGENCES = ("exact", "rademacher", "gaussian")
@@ -153,37 +153,26 @@ def _score_and_divergence(score: TimedScore, x: Tensor, t: Tensor, probes: list[
     with derivatives(x, t) as (x, t):
         x = leaf(x)
         value = score_at(score, x, t)
-        if not depends(value, x, lambda x: score(x, t), "score"):
-            return value, wide(x).new_zeros(len(x))
-        trace = _trace(value, x, probes, keep_graph)
+        trace = _trace(value, x, probes, lambda x: score(x, t), keep_graph)
     return (value, trace) if keep_graph else (value.detach(), trace)
 
 
-def _trace(value: Tensor, x: Tensor, probes: list[Tensor], keep_graph: bool) -> Tensor:
+def _trace(value: Tensor, x: Tensor, probes: list[Tensor], score: Score, keep_graph: bool) -> Tensor:
     """tr dvalue/dx at each point, (B,), exactly or the mean of v^T dvalue/dx v over the probes."""
     if probes:
         v = torch.stack(probes)
-        return _quadratic_forms(value, x, v, keep_graph).mean(0)
+        return _quadratic_forms(value, x, v, score, keep_graph).mean(0)
     dims = n_dims(x)
     size = max(1, ROWS // x.numel())
     trace = x.new_zeros(len(x), dtype=wide_dtype(x))
     for rows in torch.arange(dims, device=x.device).split(size):
         basis = torch.nn.functional.one_hot(rows, dims).to(x.dtype)
         basis = basis[:, None].expand(-1, len(x), -1).reshape(len(rows), *x.shape)
-        trace = trace + _quadratic_forms(value, x, basis, keep_graph).sum(0)
+        trace = trace + _quadratic_forms(value, x, basis, score, keep_graph).sum(0)
     return trace
 
 
-def _quadratic_forms(value: Tensor, x: Tensor, v: Tensor, keep_graph: bool) -> Tensor:
+def _quadratic_forms(value: Tensor, x: Tensor, v: Tensor, score: Score, keep_graph: bool) -> Tensor:
     """v^T dvalue/dx v for each of n vectors at each point: v (n, B, *S) -> (n, B)."""
-    (product,) = torch.autograd.grad(
-        value,
-        x,
-        v,
-        retain_graph=True,
-        create_graph=keep_graph,
-        is_grads_batched=True,
-        allow_unused=True,
-        materialize_grads=True,
-    )
+    product = vector_jacobian(value, x, v, score, "score", keep_graph=keep_graph, batched=True)
     return (wide(product) * v).flatten(2).sum(2)

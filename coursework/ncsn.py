@@ -18,10 +18,12 @@ from coursework._arguments import (
     number,
     positive,
     positive_number,
+    reals,
     some,
+    wide,
 )
 from coursework._loops import OnStep, check_start, columns, normal_like, sampling, score_at, time_like, walk
-from coursework._watching import remember, remembered, settled
+from coursework._watching import remember, settled
 from coursework.sdes import VESDE
 
 LevelScore = Callable[[Tensor, Tensor], Tensor]
@@ -111,7 +113,7 @@ def ncsn_loss(score: LevelScore, x: Tensor, sigmas: Tensor, *, generator: torch.
     noise, sigma = normal_like(x, generator), expand(chosen, x, "sigmas")
     value = score(x + sigma * noise, chosen)
     like(value, x, "score's value", "x")
-    return 0.5 * flat_sum((sigma * value + noise) ** 2).mean()
+    return 0.5 * flat_sum(wide(sigma * value + noise) ** 2).mean()
 
 
 def annealed_langevin(
@@ -171,14 +173,13 @@ def noise_conditional(model: Callable[..., Tensor], sde: VESDE) -> LevelScore:
         raise TypeError(f"sde: expected a VESDE, got {type(sde).__name__}")
     width = math.log(sde.sigma_max / sde.sigma_min)
 
-    def score(x: Tensor, sigma: Tensor) -> Tensor:
+    def score(x: Tensor, sigma: float | Tensor) -> Tensor:
+        sigma = reals(sigma, "sigma")
         t = torch.log(sigma / sde.sigma_min) / width
         slack = 16 * torch.finfo(t.dtype).eps
-        if not remembered(sigma, sde):
-            if not settled((t > -slack) & (t < 1 + slack)):
-                got = f"{sigma.min():g} to {sigma.max():g}" if sigma.ndim else f"{sigma:g}"
-                raise ValueError(f"sigma: expected values in [{sde.sigma_min}, {sde.sigma_max}], got {got}")
-            remember(sigma, sde)
+        if not settled((t > -slack) & (t < 1 + slack)):
+            got = f"{sigma.min():g} to {sigma.max():g}" if sigma.ndim else f"{sigma:g}"
+            raise ValueError(f"sigma: expected values in [{sde.sigma_min}, {sde.sigma_max}], got {got}")
         t = t.clamp(0, 1)
         remember(t, (sde, True))
         return model(x, t)

@@ -171,7 +171,7 @@ def interpolate(
 def _great_circle(z_a: Tensor, z_b: Tensor, w: Tensor) -> Tensor:
     cosine = torch.nn.functional.cosine_similarity(z_a.flatten(), z_b.flatten(), dim=0)
     angle = torch.acos(cosine.clamp(-1, 1))
-    if float(angle.sin().detach()) < 1e-4:
+    if float(angle.sin().detach()) < 1e-4 or not bool(z_a.any()) or not bool(z_b.any()):
         return (1 - w) * z_a + w * z_b
     return (torch.sin((1 - w) * angle) * z_a + torch.sin(w * angle) * z_b) / angle.sin()
 

@@ -21,10 +21,11 @@ from coursework._arguments import (
     one_of,
     positive,
     some,
+    wide,
     wide_dtype,
 )
-from coursework._derivatives import depends, derivatives, leaf
-from coursework._loops import normal_like
+from coursework._derivatives import derivatives, leaf, vector_jacobian
+from coursework._loops import check_generator, normal_like
 from coursework._watching import remember
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def explicit_score_matching(score: Score, x: Tensor, target: Score) -> Tensor:
     Source: Vincent 2011, section 3 (his name: explicit score matching).
     """
     some(x, "x")
-    return 0.5 * flat_sum((_value(score, x) - _value(target, x, "target")) ** 2).mean()
+    return 0.5 * flat_sum(wide(_value(score, x) - _value(target, x, "target")) ** 2).mean()
 
 
 def implicit_score_matching(score: Score, x: Tensor) -> Tensor:
@@ -55,9 +56,8 @@ def implicit_score_matching(score: Score, x: Tensor) -> Tensor:
     with derivatives(x) as (x,):
         x = leaf(x)
         value = _value(score, x)
-        depends(value, x, score, "score")
-        trace = _exact_trace(value, x, keep_graph)
-    return (trace + 0.5 * flat_sum(value**2)).mean()
+        trace = _exact_trace(value, x, score, keep_graph)
+    return (trace + 0.5 * flat_sum(wide(value) ** 2)).mean()
 
 
 def sliced_score_matching(
@@ -82,12 +82,11 @@ def sliced_score_matching(
     with derivatives(x) as (x,):
         x = leaf(x)
         value = _value(score, x)
-        depends(value, x, score, "score")
         losses = []
         for _ in range(n_projections):
             v = draw_probe(x, projection, generator)
-            square = value**2 if variance_reduced else flat_sum(v * value)[:, None] ** 2
-            losses.append(_quadratic_form(value, x, v, keep_graph) + 0.5 * flat_sum(square))
+            square = wide(value) ** 2 if variance_reduced else flat_sum(v * value)[:, None] ** 2
+            losses.append(_quadratic_form(value, x, v, score, "score", keep_graph) + 0.5 * flat_sum(square))
     return torch.stack(losses).mean()
 
 
@@ -103,7 +102,7 @@ def denoising_score_matching(
     positive(sigma, "sigma")
     sigma = expand(sigma, x, "sigma")
     noise = normal_like(x, generator)
-    return 0.5 * flat_sum((_value(score, x + sigma * noise) + noise / sigma) ** 2).mean()
+    return 0.5 * flat_sum(wide(_value(score, x + sigma * noise) + noise / sigma) ** 2).mean()
 
 
 def hutchinson_trace(
@@ -122,8 +121,8 @@ def hutchinson_trace(
     with derivatives(x) as (x,):
         x = leaf(x)
         value = _value(fn, x, "fn")
-        depends(value, x, fn, "fn")
-        forms = [_quadratic_form(value, x, draw_probe(x, probe, generator), keep_graph) for _ in range(n_probes)]
+        probes = [draw_probe(x, probe, generator) for _ in range(n_probes)]
+        forms = [_quadratic_form(value, x, v, fn, "fn", keep_graph) for v in probes]
     return torch.stack(forms).mean(0)
 
 
@@ -154,14 +153,15 @@ def denoising_objective(
     value = model(x_t, t) if label is None else model(x_t, t, label)
     like(value, x_t, "model's value", "x_t")
     sigma = expand(sde.sigma(t), x, "times")
-    error = (sigma * value + noise) ** 2
+    error = wide(sigma * value + noise) ** 2
     if weighting != "noise":
         weight = sde.diffusion(t) ** 2 if weighting == "likelihood" else torch.ones_like(t)
-        error = expand(weight, x, "times") / sigma**2 * error
+        error = expand(weight / sde.sigma(t) ** 2, error, "times") * error
     return 0.5 * flat_sum(error).mean()
 
 
 def _uniform_time(sde: "SDE", x: Tensor, generator: torch.Generator | None) -> Tensor:
+    check_generator(generator, x)
     u = torch.rand(len(x), generator=generator, dtype=wide_dtype(x), device=x.device)
     t = sde.t_min + (sde.T - sde.t_min) * u
     remember(t, (sde, True))
@@ -180,30 +180,22 @@ def _value(score: Score, x: Tensor, name: str = "score") -> Tensor:
     return value
 
 
-def _vector_jacobian(value: Tensor, x: Tensor, v: Tensor, keep_graph: bool) -> Tensor:
-    """v^T dvalue/dx for each point, (B, *S); zero where value does not depend on x."""
-    if not value.requires_grad:
-        return torch.zeros_like(x)
-    (product,) = torch.autograd.grad(
-        value, x, v, create_graph=keep_graph, retain_graph=True, allow_unused=True, materialize_grads=True
-    )
-    return product
+def _quadratic_form(value: Tensor, x: Tensor, v: Tensor, fn: Score, name: str, keep_graph: bool) -> Tensor:
+    """v^T (dvalue/dx) v at each point, (B,)."""
+    return flat_sum(vector_jacobian(value, x, v, fn, name, keep_graph=keep_graph) * v)
 
 
-def _quadratic_form(value: Tensor, x: Tensor, v: Tensor, keep_graph: bool) -> Tensor:
-    return flat_sum(_vector_jacobian(value, x, v, keep_graph) * v)
-
-
-def _exact_trace(value: Tensor, x: Tensor, keep_graph: bool) -> Tensor:
+def _exact_trace(value: Tensor, x: Tensor, score: Score, keep_graph: bool) -> Tensor:
     basis = torch.eye(n_dims(x), dtype=x.dtype, device=x.device)
     rows = (e.expand(len(x), -1).reshape(x.shape) for e in basis)
-    return torch.stack([_quadratic_form(value, x, e, keep_graph) for e in rows]).sum(0)
+    return torch.stack([_quadratic_form(value, x, e, score, "score", keep_graph) for e in rows]).sum(0)
 
 
 def draw_probe(x: Tensor, kind: str, generator: torch.Generator | None) -> Tensor:
     """A random v like x with E[vv^T] = I at each point; kind is one of PROBES."""
     floating(x, "x")
     one_of(kind, PROBES, "kind")
+    check_generator(generator, x)
     if kind == "rademacher":
         return torch.randint(0, 2, x.shape, generator=generator, device=x.device).to(x.dtype) * 2 - 1
     v = normal_like(x, generator)

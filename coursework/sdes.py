@@ -9,7 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-from coursework._arguments import at_least, batch, expand, flat_sum, floating, like, positive_number, real
+from coursework._arguments import at_least, batch, expand, flat_sum, floating, like, positive_number, real, wide
+from coursework._derivatives import usable
 from coursework._watching import remember, remembered, settled
 
 
@@ -49,7 +50,7 @@ class SDE:
 
     def time(self, t: float | Tensor, name: str = "t", *, noisy: bool = False) -> Tensor:
         """`t` as `as_time` gives it, refused outside [0, T] up to rounding, and if `noisy` where sigma(t) is 0."""
-        t = as_time(t, name)
+        t = usable(as_time(t, name))
         if torch.compiler.is_compiling() or remembered(t, (self, True)) or (not noisy and remembered(t, (self, False))):
             return t
         if not settled((t >= 0) & (t <= self.T * (1 + 4 * torch.finfo(t.dtype).eps))):
@@ -57,8 +58,8 @@ class SDE:
             raise ValueError(f"{name}: expected values in [0, {self.T}], got {got}")
         if noisy and not settled(torch.as_tensor(self.sigma(t)) > 0):
             raise ValueError(f"{name}: the score is asked where sigma is 0; stop at a later time, say {self.t_min}")
-        if not t.is_inference():
-            remember(t, (self, noisy))
+        t = t.clone()  # our own: what a caller does to his changes nothing
+        remember(t, (self, noisy))
         return t
 
     @property
@@ -140,7 +141,7 @@ class SDE:
         """log N(x; 0, prior_std^2 I) in nats, summed over dimensions. Shapes: (B, *S) -> (B,)."""
         batch(x, "x")
         constant = 0.5 * x[0].numel() * math.log(2 * math.pi * self.prior_std**2) if len(x) else 0.0
-        return -0.5 * flat_sum(x**2) / self.prior_std**2 - constant
+        return (-0.5 * flat_sum(wide(x) ** 2) / self.prior_std**2 - constant).to(x.dtype)
 
 
 class VPSDE(SDE):

@@ -616,3 +616,14 @@ def test_sample_and_posterior_refuse():
         mixture.posterior(torch.zeros(5, 3), 1.0, 0.0)
     with pytest.raises(ValueError, match=r"^x: expected shape"):
         mixture.posterior(torch.zeros(5, 2), 1.0, 1.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_covariances_of_a_mixture_diffused_point_by_point(kind):
+    law = random_mixture(kind, n_components=2, n_dims=3)
+    alpha, sigma = torch.tensor([0.5, 0.9, 0.2]).double(), torch.tensor([0.3, 0.2, 1.0]).double()
+    got = law.diffuse(alpha, sigma).covariances
+    expected = torch.stack([law.diffuse(a, s).covariances for a, s in zip(alpha, sigma, strict=True)])
+    torch.testing.assert_close(got, expected)
+    full = alpha[:, None, None, None] ** 2 * law.covariances + sigma[:, None, None, None] ** 2 * torch.eye(3).double()
+    torch.testing.assert_close(got, full)

@@ -17,10 +17,12 @@ from coursework.guidance import (
     rescale,
     sdedit,
 )
+from coursework.likelihood import log_likelihood
 from coursework.nn import UNet
 from coursework.predictions import ScoreModel
 from coursework.probability_flow import heun
 from coursework.reverse_sde import ancestral, euler_maruyama
+from coursework.score_matching import implicit_score_matching
 from coursework.sdes import VESDE, VPSDE, SubVPSDE, log_snr_times, uniform_times
 from tests.laws import random_mixture
 
@@ -487,3 +489,57 @@ def test_dynamic_threshold_in_half_precision(dtype):
         dynamic_threshold(x.to(dtype), 0.5).float(), dynamic_threshold(x, 0.5), rtol=0.02, atol=0.01
     )
     assert dynamic_threshold(x[:0].to(dtype)).shape == (0, 4)
+
+
+def test_a_posterior_score_has_derivatives_of_its_own():
+    """On N(0, I) the pseudo-inverse is exact, so are the likelihoods and objectives that differentiate it."""
+    sde, law = VPSDE(), GaussianMixture(torch.zeros(1, 2).double(), torch.ones(1).double())
+    operator, y = torch.tensor([[1.0, 0.5]]).double(), torch.tensor([0.3]).double()
+    bare = lambda x, t: exact_score(law, sde)(x, t)  # noqa: E731
+    known = [
+        posterior_score(bare, sde, operator, y, 0.5, method=method, density=law)
+        for method in ("pseudoinverse", "exact")
+    ]
+    x, t = torch.tensor([[0.3, -0.7], [1.1, 0.2]]).double(), torch.tensor(0.4).double()
+    likelihoods = [log_likelihood(score, sde, x) for score in known]
+    torch.testing.assert_close(*likelihoods, rtol=1e-4, atol=1e-4)
+    losses = [implicit_score_matching(lambda x, score=score: score(x, t), x) for score in known]
+    torch.testing.assert_close(*losses)
+
+
+def test_the_pseudo_inverse_of_nothing_is_nothing():
+    sde, x, t = VPSDE(), torch.randn(3, 2), torch.tensor(0.5)
+    score = posterior_score(lambda x, t: -x, sde, torch.zeros(2, 2), torch.ones(2), 0.0)
+    torch.testing.assert_close(score(x, t), -x)
+    half = posterior_score(lambda x, t: -x, sde, torch.ones(2, 2).half(), torch.ones(2).half(), 0.0)
+    wide = posterior_score(lambda x, t: -x, sde, torch.ones(2, 2), torch.ones(2), 0.0)
+    torch.testing.assert_close(half(x.half(), t).float(), wide(x, t), rtol=0.05, atol=0.05)
+
+
+def test_rescale_knows_rounding_from_a_deviation():
+    nearly = torch.full((2, 784), 0.1)
+    torch.testing.assert_close(rescale(nearly, torch.randn(2, 784), 1.0), nearly)
+
+
+def test_what_is_filled_in_depends_on_what_is_known():
+    """Its gradient is that of differences, the noise being the same."""
+    sde = VPSDE()
+    law = GaussianMixture(torch.zeros(1, 2).double(), torch.tensor([[[1.0, 0.8], [0.8, 1.0]]]).double())
+    mask, times = torch.tensor([True, False]), uniform_times(sde, 40)
+
+    def filled(first):
+        x = torch.stack([first, first.new_zeros(())])[None]
+        return inpaint(exact_score(law, sde), sde, x, mask, times, generator=torch.Generator().manual_seed(0))[0, 1]
+
+    first = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(filled(first), first)
+    with torch.no_grad():
+        difference = (filled(first + 1e-5) - filled(first - 1e-5)) / 2e-5
+    assert float(gradient) == pytest.approx(float(difference), rel=1e-5)
+    assert float(gradient) > 0.1
+
+
+def test_where_labels_cannot_be_looked_at_none_but_minus_one_is_the_null_label():
+    network, x = labelled().network, torch.randn(3, 1, 1, 4, 4)
+    with pytest.raises(IndexError, match="out of range"):
+        torch.func.vmap(lambda x, label: network(x, torch.tensor(0.5), label))(x, torch.tensor([[0], [3], [1]]))

@@ -174,3 +174,15 @@ def test_langevin_on_images_in_float32_and_the_same_stream_twice(generator):
     assert torch.equal(*runs)
     many = langevin(lambda x: -x, torch.zeros(4000, 2, 3), 0.1, 200, generator=generator)
     assert float(many.var()) == pytest.approx(1 / (1 - 0.1 / 4), abs=4 * (2 / many.numel()) ** 0.5)
+
+
+def test_mala_in_half_precision_counts_and_accepts_like_float32():
+    """A count in bfloat16 ends at 256; differences of log-densities in 300 dimensions are rounded away."""
+    law = GaussianMixture(torch.zeros(1, 300), torch.ones(1))
+    x = law.sample(50, generator=torch.Generator().manual_seed(0))
+    rates = [
+        float(mala(law, x.to(dtype), 0.02, 400, generator=torch.Generator().manual_seed(1))[1])
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+    assert rates[0] > 0.9
+    assert rates[1] == pytest.approx(rates[0], abs=0.02)

@@ -239,3 +239,23 @@ def test_distances_in_half_precision_are_those_of_the_rounded_points(dtype, gene
     torch.testing.assert_close(energy_distance(x, y), energy_distance(x.float(), y.float()))
     torch.testing.assert_close(nearest_distances(x, y), nearest_distances(x.float(), y.float()).to(dtype))
     assert precision_recall(x, y) == precision_recall(x.float(), y.float())
+
+
+def test_copies_among_many_near_neighbours_and_far_from_the_origin(generator):
+    """More points than candidates lie within the shortcut's rounding."""
+    centre = torch.rand(1, 784, generator=generator) * 2 - 1
+    close = centre + 1e-4 * torch.randn(500, 784, generator=generator)
+    assert float(nearest_distances(close[:100], close).max()) == 0
+    reference, x = (1e4 + torch.randn(n, 2, generator=generator) for n in (2000, 300))
+    exact = (x[:, None] - reference).norm(dim=2).min(1).values
+    torch.testing.assert_close(nearest_distances(x, reference), exact, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("metric", [precision_recall, frechet_distance, energy_distance])
+def test_what_is_not_a_number_is_refused_by_metrics(metric):
+    x = torch.randn(20, 2)
+    broken = x.clone()
+    broken[3, 1] = math.nan
+    for pair in ((broken, x), (x, broken)):
+        with pytest.raises(ValueError, match=r"has NaN or infinite values$"):
+            metric(*pair)

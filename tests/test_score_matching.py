@@ -667,3 +667,32 @@ def test_a_score_that_is_cut_off_from_x_is_refused(objective):
 def test_the_mean_over_no_points_is_refused(objective):
     with pytest.raises(ValueError, match=r"^x: expected at least one point, got shape \(0, 2\)"):
         objective(lambda x: -x, torch.zeros(0, 2))
+
+
+@pytest.mark.parametrize("objective", [implicit_score_matching, sliced_score_matching, hutchinson_trace])
+def test_a_network_that_is_cut_off_from_x_is_refused_too(objective):
+    """Its value asks for a gradient, of the weights alone."""
+    network = torch.nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"^(score|fn): its value is cut off from x"):
+        objective(lambda x: network(x.detach()), torch.ones(3, 2))
+
+
+def test_a_generator_is_a_generator():
+    for call in (
+        lambda: sliced_score_matching(lambda x: -x, torch.ones(3, 2), generator=0),
+        lambda: hutchinson_trace(lambda x: -x, torch.ones(3, 2), generator=0),
+        lambda: denoising_score_matching(lambda x: -x, torch.ones(3, 2), 0.5, generator=0),
+        lambda: denoising_objective(lambda x, t: -x, VPSDE(), torch.ones(3, 2), generator=0),
+    ):
+        with pytest.raises(TypeError, match=r"^generator: expected a torch.Generator or None, got int"):
+            call()
+
+
+def test_sums_of_half_precision_do_not_overflow():
+    x = 12 * torch.ones(3, 500)
+    for dtype in (torch.float16, torch.bfloat16):
+        value = implicit_score_matching(lambda x: -x, x.to(dtype)).detach()
+        assert float(value) == pytest.approx(500 * (0.5 * 144 - 1), rel=0.02)
+        assert float(VESDE().prior_log_prob((50 * torch.ones(2, 784)).to(dtype))[0]) == pytest.approx(
+            float(VESDE().prior_log_prob(50 * torch.ones(2, 784))[0]), rel=0.01
+        )

@@ -2,13 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad, solve_ivp
 from torch.distributions import Independent, Normal
 from torch.func import jacrev, vmap
 
-from coursework.distributions import exact_score
+from coursework.distributions import GaussianMixture, exact_score
+from coursework.probability_flow import heun
 from coursework.sdes import SDE, VESDE, VPSDE, SubVPSDE, karras_times, log_snr_times, uniform_times
 from tests.laws import points, random_mixture
 
@@ -475,3 +477,30 @@ def test_where_there_is_no_noise_there_is_no_kernel_score():
 def test_what_is_no_time_is_refused(t):
     with pytest.raises(TypeError, match=r"^t: expected a"):
         VPSDE().alpha(t)
+
+
+def test_times_and_mixtures_made_under_inference_mode_serve_outside():
+    with torch.inference_mode():
+        times, law = karras_times(VPSDE(), 5), GaussianMixture(torch.zeros(1, 2).double(), torch.ones(1).double())
+        noised = law.diffuse(0.5, 0.5)
+    x = torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(heun(lambda x, t: -x * t, VPSDE(), x, times).sum(), x)
+    assert float(gradient.abs().min()) > 0
+    torch.testing.assert_close(torch.autograd.grad(noised.score(x).sum(), x)[0], torch.full((3, 2), -2.0).double())
+
+
+def test_a_time_that_its_owner_changes_behind_torchs_back_is_looked_at_again():
+    values = np.full(3, 0.5, np.float32)
+    t = torch.from_numpy(values)
+    VPSDE().alpha(t)
+    values[:] = 500
+    with pytest.raises(ValueError, match=r"^t: expected values in"):
+        VPSDE().alpha(t)
+
+
+def test_a_float32_grid_of_an_sde_whose_end_is_no_float32():
+    class Short(VPSDE):
+        T = 0.999
+
+    x = heun(lambda x, t: -x, Short(), torch.ones(2, 3), uniform_times(Short(), 3).float())
+    torch.testing.assert_close(x, heun(lambda x, t: -x, Short(), torch.ones(2, 3), uniform_times(Short(), 3)))

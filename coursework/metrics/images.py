@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 
-from coursework._arguments import at_least, batch, floating, like, wide
+from coursework._arguments import at_least, batch, finite, floating, like, wide
 from coursework.metrics._distances import CHUNK, distances, nearest
 from coursework.nn import Classifier
 
@@ -48,6 +48,7 @@ def inception_score(logits: Tensor, *, n_splits: int = 10, seed: int = 0) -> tup
     By torchmetrics. Shapes: class scores (N, K), N at least n_splits. Source: Salimans et al. 2016, section 4.
     """
     floating(logits, "logits")
+    finite(logits, "logits")
     n_splits = at_least(n_splits, 1, "n_splits")
     seed = at_least(seed, 0, "seed")
     if logits.ndim != 2 or len(logits) < n_splits:
@@ -111,6 +112,7 @@ def _features(real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
     """Both sets after a check, half precision in float32."""
     for value, name in ((real, "real"), (generated, "generated")):
         floating(value, name)
+        finite(value, name)
         if value.ndim != 2 or len(value) < 2:
             raise ValueError(f"{name}: expected features of at least two images (N, F), got {tuple(value.shape)}")
     like(generated[:1], real[:1], "generated", "real")

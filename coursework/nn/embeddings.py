@@ -23,7 +23,7 @@ class SinusoidalEmbedding(nn.Module):
         self.register_buffer("frequencies", self._exact(), persistent=False)
 
     def _exact(self, device: torch.device | None = None) -> Tensor:
-        k = torch.arange(self.dim // 2, device=device)
+        k = torch.arange(self.dim // 2, device=device, dtype=torch.float32)
         return self.scale * torch.exp(-math.log(10_000) * k / (self.dim // 2 - 1))
 
     def forward(self, t: Tensor) -> Tensor:

@@ -132,7 +132,8 @@ class UNet(nn.Module):
         label = indices(label, -1, self.n_classes, "label").to(x.device)
         if label.shape not in ((), x.shape[:1]):
             raise ValueError(f"label: expected one or ({len(x)},), got {tuple(label.shape)}")
-        return self.label(torch.where(label < 0, self.n_classes, label).expand(len(x)))
+        beyond = torch.where(label == self.n_classes, self.n_classes + 1, label)  # where values cannot be looked at
+        return self.label(torch.where(label == -1, self.n_classes, beyond).expand(len(x)))
 
 
 def resolutions(image_size: int, n_levels: int) -> list[int]:
