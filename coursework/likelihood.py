@@ -122,7 +122,7 @@ def _integrate(
     dims = n_dims(x)
 
     def rate(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        t = t.clamp(start, sde.T)  # the search for the first step size may look beyond the end
+        t = t.nan_to_num(start).clamp(start, sde.T)  # the search for the first step size may look beyond the end
         c2 = sde.alpha(t) ** 2 + sde.sigma(t) ** 2
         c, pull = c2.sqrt(), sde.diffusion(t) ** 2 / (2 * c2)
         y = state[0]

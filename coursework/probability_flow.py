@@ -111,7 +111,8 @@ def adaptive(
     low, high = float(times.min()), float(times.max())
 
     def v(t: Tensor, y: Tensor) -> Tensor:
-        t = time_like(t.clamp(low, high), y)  # the search for the first step size may look beyond the end
+        t = t.nan_to_num(low).clamp(low, high)  # the search for the first step size may look beyond the end
+        t = time_like(t, y)
         return sde.probability_flow(y, t, score_at(score, y.to(x.dtype), t).to(y.dtype))
 
     # `step_t` stops the last step at the end: torchdiffeq would step past it, perhaps to where sigma is not defined

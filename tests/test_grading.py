@@ -100,16 +100,25 @@ def answer_of(exercise: Exercise, function, exam: Exam) -> bytes:
     return wire.pack("done", [{**exercise.observe(function, case), **cases.leaves(case)} for case in drawn])
 
 
+def calls_of(exercise: Exercise, function, exam: Exam) -> list[int]:
+    """What the process next door would have counted: the number of the case, once for each call."""
+    drawn = [engine._draw(exercise, exam.seed, i) for i in range(N_CASES)]
+    counted = [int(exercise.observe(function, case).get(exercise.counts, 0)) for case in drawn]
+    return [number for number, calls in enumerate(counted) for _ in range(calls)]
+
+
 @every_exercise
 def test_each_misconception_loses_its_points_and_is_named_and_the_reference_passes(exercise):
     exam = Exam(exercise, "another secret")
-    assert exam.judge(answer_of(exercise, exercise.reference, exam), "exit", 8.0).outcome == "passed"
+    calls = calls_of(exercise, exercise.reference, exam)
+    assert exam.judge(answer_of(exercise, exercise.reference, exam), "exit", 8.0, calls).outcome == "passed"
     for misconception in exercise.misconceptions:
         try:
             answer = answer_of(exercise, misconception.wrong, exam)
+            calls = calls_of(exercise, misconception.wrong, exam)
         except Exception:  # a mistake that raises has no values to be recognised by
             continue
-        mark = exam.judge(answer, "exit", 8.0)
+        mark = exam.judge(answer, "exit", 8.0, calls)
         assert (mark.outcome, mark.misconception) == ("wrong", misconception.name)
 
 

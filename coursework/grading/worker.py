@@ -266,13 +266,15 @@ def _how_it_went(got: Any) -> tuple[str, str]:
     from coursework.exercises import engine
     from coursework.grading import cells, withheld
 
+    if isinstance(got.error, cells.CellError):  # whatever the cells that it did not need called
+        return "error", str(got.error)
     if withheld.touched or isinstance(got.error, withheld.Refused):
         return "refused", ""
     if isinstance(got.error, engine.NotAttempted):
         return "not attempted", ""
     if got.error is None:
         return got.value or "error", ""
-    return "error", str(got.error) if isinstance(got.error, cells.CellError) else engine._error(got.error)
+    return "error", engine._error(got.error)
 
 
 def _allow(exercise: Any, name: str, source: str) -> None:
