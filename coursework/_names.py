@@ -1,9 +1,11 @@
 """Names and texts of strangers, made harmless: in a terminal, in paths, and in pages of HTML."""
 
 import hashlib
+import re
 import unicodedata
 
 LONGEST = 120  # bytes of a name in a path: a file system takes 255, and what is put to it needs some
+MARKED = re.compile(r"-[0-9a-f]{10}\Z")  # what `distinct` ends in
 
 
 def shown(text: str, keep: str = "") -> str:
@@ -25,7 +27,9 @@ def student_name(folder: str) -> str:
         return name.replace(".", "\\x2e")
     start, end = len(name) - len(name.lstrip()), len(name.rstrip())
     name = "".join(c if start <= i < end else _escaped(c) for i, c in enumerate(name))
-    return name if len(name.encode()) <= LONGEST else distinct(name, name)
+    size = len(name.encode())
+    looks_shortened = size > LONGEST - 4 and MARKED.search(name)  # shortening may drop 3 bytes of a letter that is cut
+    return distinct(name, name) if size > LONGEST or looks_shortened else name
 
 
 def is_name(text: str) -> bool:
@@ -40,9 +44,13 @@ def _escaped(character: str) -> str:
 
 
 def safe_id(name: str) -> str:
-    """The name itself where it may stand in a path, a glob pattern and HTML; else letters of it and a digest."""
+    """The name itself where it may stand in a path, a glob pattern and HTML; else letters of it and a digest.
+
+    Different names have different ones: so a name that ends as a digest does is none that stands for itself.
+    """
     plain = "".join(c if c.isalnum() or c in " ._@-" else "_" for c in unicodedata.normalize("NFC", name))
-    if plain == name and len(name.encode()) <= LONGEST and name[0].isalnum() and name[-1] not in ". ":
+    may_stand = plain == name and len(name.encode()) <= LONGEST and name[0].isalnum() and name[-1] not in ". "
+    if may_stand and not MARKED.search(name):
         return name
     return distinct(plain.strip(" ._@-") or "student", name)
 
@@ -50,7 +58,7 @@ def safe_id(name: str) -> str:
 def distinct(start: str, name: str) -> str:
     """A start, cut off where it is long, and a digest of the whole name."""
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:10]
-    return f"{start.encode()[: LONGEST - 11].decode(errors='ignore').rstrip()}-{digest}"
+    return f"{start.encode()[: LONGEST - 11].decode(errors='ignore')}-{digest}"
 
 
 def same(name: str) -> str:
