@@ -75,6 +75,7 @@ class Archive:
         self.path = path
         self._stack = ExitStack()
         self._left = MOST_BYTES
+        self._opened: dict[Item, tuple[int, dict[tuple[str, ...], Item]]] = {}
         if not path.is_dir() and not path.is_file():
             raise ArchiveError(f"{path}: there is no such file or folder")
         self._zip = None
@@ -113,15 +114,27 @@ class Archive:
     def _inside(self, outer: Item) -> Iterator[Item]:
         """The files of a zip in the archive, or the zip itself with why it is not read."""
         try:
-            archive = _open_zip(io.BytesIO(self._counted(outer.read)()), MOST_INSIDE)
-            if sum(info.file_size for info in archive.infolist()) > LARGEST_ZIP:
-                raise ArchiveError(f"it unpacks to more than {LARGEST_ZIP >> 20} MB")
-            for item in list(_zip_items(archive)):
-                again = self._counted(lambda parts=item.parts: _read_inside(outer, parts))
+            for item in self._open_inside(outer).values():
+                again = self._counted(lambda parts=item.parts: self._open_inside(outer)[parts].read())
                 problem = "a zip in a zip is not opened" if item.is_zip else item.problem
                 yield Item(outer.parts, again, outer.time, item.parts, problem)
         except ArchiveError as error:
             yield Item(outer.parts, outer.read, outer.time, problem=str(error))
+
+    def _open_inside(self, outer: Item) -> dict[tuple[str, ...], Item]:
+        """The files of an inner zip by path, of several with the same path the last, as unpacking would leave it.
+
+        The zips opened last stay open, up to the size that one may have; each time one is unpacked counts.
+        """
+        if outer not in self._opened:
+            data = self._counted(outer.read)()
+            archive = _open_zip(io.BytesIO(data), MOST_INSIDE)
+            if sum(info.file_size for info in archive.infolist()) > LARGEST_ZIP:
+                raise ArchiveError(f"it unpacks to more than {LARGEST_ZIP >> 20} MB")
+            self._opened[outer] = len(data), {item.parts: item for item in _zip_items(archive)}
+            while sum(size for size, _ in self._opened.values()) > LARGEST_ZIP and len(self._opened) > 1:
+                del self._opened[next(iter(self._opened))]
+        return self._opened[outer][1]
 
     def _counted(self, read: Callable[[], bytes]) -> Callable[[], bytes]:
         """A reader whose bytes count towards the most that is read of an archive, once."""
@@ -137,12 +150,6 @@ class Archive:
             return data
 
         return read_and_count
-
-
-def _read_inside(outer: Item, parts: tuple[str, ...]) -> bytes:
-    """A file of an inner zip. Of several with the same path the last one, as unpacking would leave it."""
-    found = [i for i in _zip_items(_open_zip(io.BytesIO(outer.read()), MOST_INSIDE)) if i.parts == parts]
-    return found[-1].read()
 
 
 def _open_zip(file: BinaryIO, most: int) -> zipfile.ZipFile:
