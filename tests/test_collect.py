@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import random
 import re
 import stat
 import struct
@@ -186,6 +187,35 @@ def test_moodles_number_is_another_in_every_assignment_and_the_person_the_same(p
     place.collect(zipped((f"Ann Lee_17_assignsubmission_file_{X}", FULL)))
     place.collect(zipped(("Ann Lee_99_assignsubmission_file_x.ipynb", OTHER)))
     assert place.tree == {("Ann Lee", 3): FULL, ("Ann Lee", 5): OTHER}
+
+
+def named(number, content, name="Anna Schmidt", time=EARLY):
+    return f"{name}_{number}_assignsubmission_file_{X}", content, time
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_namesake_of_a_later_week_replaces_nothing(together, place):
+    weeks = [zipped(named(111, HALF)), zipped(named(222, FULL, time=LATER))]
+    done = [place.collect(*weeks)] if together else [place.collect(week) for week in weeks]
+    both = {("Anna Schmidt", 3): HALF, ("Anna Schmidt_222", 3): FULL}
+    assert (place.tree, [each.newer for each in done]) == (both, [[]] * len(done))
+    assert done[-1].notes == [
+        "Anna Schmidt_222: is kept apart from Anna Schmidt, who has another number for the same lesson"
+    ]
+    again = place.collect(*reversed(weeks))
+    assert (place.tree, again.newer, again.unchanged, again.notes) == (both, [], 2, [])
+    place.collect(zipped(named(111, FULL, time=LATER)))  # one's own is still replaced
+    assert place.tree["Anna Schmidt", 3] == FULL
+
+
+def test_who_is_joined_by_name_for_one_lesson_is_kept_apart_in_another(place):
+    place.collect(zipped(named(111, HALF)))
+    place.collect(zipped((named(222, "")[0], OTHER)))
+    place.collect(zipped(named(222, FULL, time=LATER)), zipped((f"Anna Schmidt_222_9_{X}", FULL)))
+    assert place.tree == {
+        ("Anna Schmidt", 3): HALF, ("Anna Schmidt", 5): OTHER,
+        ("Anna Schmidt_222", 3): FULL, ("Anna Schmidt_222_canvas", 3): FULL,
+    }  # fmt: skip
 
 
 PEOPLE = ClassList((
@@ -431,6 +461,27 @@ def test_an_archive_that_unpacks_to_too_much_is_read_up_to_there(place, monkeypa
     assert sorted(place.tree) == [("anna", 3), ("ben", 3)]
     assert [note.partition(": ")[0] for note in done.notes] == ["cem"]
     assert "unpacks to more than" in done.notes[0]
+
+
+def test_a_zip_in_a_zip_is_unpacked_once(place, monkeypatch):
+    unpacked, read = [], archives._read
+    monkeypatch.setattr(archives, "_read", lambda zipped, info: unpacked.append(info.filename) or read(zipped, info))
+    inner = zipped((X, FULL), *((f"{i}.ipynb", OTHER) for i in range(5)))
+    source = zipped(("anna/hw.zip", inner), ("ben/hw.zip", inner))
+    place.collect(source)
+    assert [unpacked.count(f"{name}/hw.zip") for name in ("anna", "ben")] == [1, 1]
+
+
+def test_zips_in_a_zip_that_are_not_kept_open_count_each_time(tmp_path, monkeypatch):
+    inner = zipped((X, random.Random(0).randbytes(1000)))  # which cannot be packed
+    monkeypatch.setattr(archives, "LARGEST_ZIP", 2000)  # one is kept open, two are not
+    monkeypatch.setattr(archives, "MOST_BYTES", 3 * len(inner))
+    (tmp_path / "x.zip").write_bytes(zipped(("anna/hw.zip", inner), ("ben/hw.zip", inner)))
+    with Archive(tmp_path / "x.zip") as archive:
+        anna, ben = archive.items()
+        assert len(anna.read()) == 1000
+        with pytest.raises(ArchiveError, match="unpacks to more than"):
+            ben.read()
 
 
 def test_a_list_of_files_that_is_too_long_is_not_read(place, monkeypatch):

@@ -75,7 +75,7 @@ def collect(
             raise CollectError(done.rows[0].note)
         if not dry:
             check_writable(out / TABLE)
-        for login, theirs in _by_login(found, people, before).items():
+        for login, theirs in _by_login(found, people, before, done.notes).items():
             if login:
                 if people is not None and login not in {person.login for person in people.people}:
                     done.notes.append(f"{login}: is nobody on the class list")
@@ -101,32 +101,83 @@ def _within(inner: Path, outer: Path) -> bool:
 
 
 def _by_login(
-    found: Sequence[Sequence[Handed]], people: ClassList | None, before: Sequence[Row]
+    found: Sequence[Sequence[Handed]], people: ClassList | None, before: Sequence[Row], notes: list[str]
 ) -> dict[str, list[tuple[Handed, Row]]]:
     """Everybody's files, by login; each with a row that names the student and the folder. Nobody's have login "".
 
-    The login is the class list's; else what it was before; else the name. Two of one name in an archive have the
-    system's numbers put to it, and so has one whose name two have had before.
+    The login is the class list's; else what `_Numbers` says by the system's number; else the name.
     """
-    earlier = {(row.system, row.id): row.login for row in before if row.id and row.login}
-    namesakes = Counter(same(name) for name, _ in {(row.name, row.login) for row in before if row.id})
+    numbers = _Numbers(before, {person.login for person in people.people} if people else set(), notes)
     folders = {row.login: row.folder for row in before if row.login and row.folder}
-    listed = {person.login for person in people.people} if people else set()
     result: dict[str, list[tuple[Handed, Row]]] = {}
     for files in found:
-        here = Counter(name for name, _ in {(same(handed.owner.name), handed.owner.number) for handed in files})
+        of_number = numbers.logins(files, people)
         for handed in files:
-            owner, name = handed.owner, same(handed.owner.name)
-            login = _known_login(owner, people) or earlier.get((owner.system, owner.number), "")
-            if not login:
-                login = student_name(owner.name or owner.login)
-                if owner.number and (here[name] > 1 or namesakes[name] > 1 or login in listed):
-                    login = student_name(f"{owner.name}_{owner.number}")
+            owner = handed.owner
+            login = _known_login(owner, people) or of_number.get(_number(owner), "")
+            login = login or student_name(owner.name or owner.login)
             if login and login not in folders:
                 folders[login] = _free_folder(login, folders.values())
             row = replace(_row(handed), login=login, folder=folders.get(login, ""))
             result.setdefault(login, []).append((handed, row))
     return result
+
+
+def _number(owner: Named) -> tuple[str, str, str]:
+    return owner.system, owner.number, owner.name
+
+
+class _Numbers:
+    """Logins of those whom a system gave a number, by what was collected before and what is collected now.
+
+    The login is what it was before; else the name. Two of one name in an archive have the numbers put to it, and so
+    has one whose name two have had before, and one whose name another number has for the same lesson. For other lessons
+    a name with another number is the same person: Moodle's numbers differ by assignment.
+    """
+
+    def __init__(self, before: Sequence[Row], listed: set[str], notes: list[str]) -> None:
+        self._earlier: dict[tuple[str, str], str] = {}
+        self._names: set[tuple[str, str]] = set()  # with their logins
+        self._holders: dict[tuple[str, str], set[tuple[str, str]]] = {}  # numbers by login and lesson
+        self._listed, self._notes = listed, notes
+        for row in before:
+            if row.id and row.login:
+                self._keep((row.system, row.id), row.name, row.login, [row.lesson] if row.lesson else [])
+
+    def logins(self, files: Sequence[Handed], people: ClassList | None) -> dict[tuple[str, str, str], str]:
+        """The logins of those in an archive who have a number and are not on the class list."""
+        lessons: dict[tuple[str, str, str], set[str]] = {}
+        for handed in files:
+            if handed.owner.number and not _known_login(handed.owner, people):
+                own = lessons.setdefault(_number(handed.owner), set())
+                own.update(handed.candidate.unanswered if handed.candidate else ())
+        here = Counter(name for name, _ in {(same(handed.owner.name), handed.owner.number) for handed in files})
+        here |= Counter(name for name, _ in self._names)
+        result = {key: self._login(key, own, here[same(key[2])] > 1) for key, own in lessons.items()}
+        for (system, number, name), login in result.items():
+            self._keep((system, number), name, login, lessons[system, number, name])
+        return result
+
+    def _login(self, owner: tuple[str, str, str], lessons: set[str], has_namesake: bool) -> str:
+        system, number, name = owner
+        plain, numbered = student_name(name), student_name(f"{name}_{number}")
+        login = self._earlier.get((system, number)) or (numbered if has_namesake or plain in self._listed else plain)
+        free = [x for x in (login, numbered) if not self._is_anothers(x, (system, number), lessons)]
+        result = (free or [student_name(f"{name}_{number}_{system}")])[0]
+        if result != login:
+            self._notes.append(f"{result}: is kept apart from {login}, who has another number for the same lesson")
+        return result
+
+    def _is_anothers(self, login: str, number: tuple[str, str], lessons: set[str]) -> bool:
+        """Whether a login has one of these lessons from another number, and none from this."""
+        holders = [self._holders.get((login, lesson), {number}) for lesson in lessons]
+        return any(number not in each for each in holders)
+
+    def _keep(self, number: tuple[str, str], name: str, login: str, lessons: Iterable[str]) -> None:
+        self._earlier[number] = login
+        self._names.add((same(name), login))
+        for lesson in lessons:
+            self._holders.setdefault((login, lesson), set()).add(number)
 
 
 def _row(handed: Handed) -> Row:
