@@ -231,6 +231,13 @@ def test_folders_of_folders_are_sections(tmp_path):
     assert sorted(graded(tmp_path)) == [(name, 3) for name in ("ben", "cem", "groupA anna", "groupB anna", "none")]
 
 
+def test_sections_and_folders_that_together_read_the_same_are_different_students(tmp_path):
+    for folder in ("A/B C", "A/C", "A B/B C", "A B/C", "D/A B C", "D/dora"):
+        put(tmp_path / folder / "03.ipynb", FULL)
+    apart = {"A\\x2fB C", "A B\\x2fC", "D\\x2fA B C"}
+    assert set(find(tmp_path).students) == {"A C", "A B B C", "dora"} | apart
+
+
 def test_nbgraders_tree_and_deep_folders_are_no_sections(tmp_path):
     for student in ("anna", "ben"):
         put(tmp_path / student / SLICED.name / "x.ipynb", FULL)

@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,13 +196,14 @@ def _folders(folder: Path) -> list[Path]:
 def _by_student(homes: Sequence[Home], people: ClassList | None, known: Mapping[str, Row]) -> dict[str, list[Home]]:
     """Everybody's folders, by login where the class list or collected.csv knows it, else by the folder's name."""
     found: dict[str, list[Home]] = {}
-    names = [home.path.name for home in homes]
-    for home in homes:
-        own = home.path.name
-        login = known[own].login if own in known and is_name(known[own].login) else ""
-        twice = names.count(own) > 1  # in two sections
-        name = login or student_name(f"{home.path.parent.name} {own}" if twice else own)
-        found.setdefault(person_of(login or own, people) or name, []).append(home)
+    own = Counter(home.path.name for home in homes)  # some in two sections
+    labels = [f"{x.path.parent.name} {x.path.name}" if own[x.path.name] > 1 else x.path.name for x in homes]
+    alike = Counter(labels)  # "A B/C" and "A/B C"
+    for home, label in zip(homes, labels, strict=True):
+        folder = home.path.name
+        login = known[folder].login if folder in known and is_name(known[folder].login) else ""
+        name = login or student_name(label if alike[label] == 1 else f"{home.path.parent.name}/{folder}")
+        found.setdefault(person_of(login or folder, people) or name, []).append(home)
     return found
 
 
