@@ -7,6 +7,9 @@ from typing import NamedTuple
 from coursework.grading.handin import Cell, Lesson
 
 MOST_TRIES = 4
+# What a line sets. As every pattern for submitted text it takes time that grows as the text: nothing can be read in two
+# ways, or again from each of many places.
+ASSIGNED = re.compile(r"^([\w \t,]++)(?::[^=\n]++)?+=(?![ \t]*check\b|=)", re.MULTILINE)
 
 
 class Place(NamedTuple):
@@ -48,9 +51,11 @@ def remarks(cells: Sequence[Cell], lesson: Lesson) -> list[str]:
 
 def _defines(source: str, name: str) -> bool:
     """Whether a cell sets the name to something of its own, as far as its text tells."""
-    definition = rf"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+{name}\b"
-    assignment = rf"^(?:[\w \t]+,[ \t]*)*{name}\b[ \t]*(?:,[\w \t,]+|:[^=\n]+)?=(?![ \t]*check\b|=)|\({name}[ \t]*:="
-    return re.search(f"{definition}|{assignment}", source, re.MULTILINE) is not None
+    definition = rf"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+{name}\b|\({name}[ \t]*:="
+    if re.search(definition, source, re.MULTILINE):
+        return True
+    targets = (found[1].rstrip().split(",") for found in ASSIGNED.finditer(source))
+    return any(first == name or name in map(str.strip, others) for first, *others in targets)
 
 
 def _checks(source: str, exercise: str) -> bool:

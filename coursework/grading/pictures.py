@@ -9,7 +9,8 @@ from urllib.parse import quote
 LARGEST = 5 << 20  # bytes of a picture
 MOST = 10  # pictures in an answer
 KINDS = {b"\x89PNG\r\n\x1a\n": ("image/png", "png"), b"\xff\xd8\xff": ("image/jpeg", "jpg")}
-TAG = re.compile(r"<img\b[^>]*?\bsrc\s*=\s*[\"']?((?:attachment|data):[^\"'\s>]+)[^>]*>", re.IGNORECASE)
+TAG = re.compile(r"<img\b[^>]*+(?:>|\Z)", re.IGNORECASE)  # to the end where it is not closed: read once
+SOURCE = re.compile(r"\bsrc\s*+=\s*+[\"']?((?:attachment|data):[^\"'\s>]++)", re.IGNORECASE)
 INLINE = re.compile(r"data:image/[\w.+-]+;base64,([A-Za-z0-9+/=\s]+?)(?=[\s\"')>]|$)")
 
 
@@ -22,7 +23,7 @@ class Album:
 
     def take(self, text: str, attachments: object) -> str:
         """The text of a cell with the pictures that it has, in their places or at its end; what is refused is named."""
-        text = TAG.sub(r"![](\1)", text)
+        text = TAG.sub(_as_markdown, text)
         text = INLINE.sub(lambda found: self._put("a picture in the text", found[1]) or "attachment:", text)
         for name, data in _attached(attachments):
             put = self._put(name, data)
@@ -53,6 +54,12 @@ class Album:
             self.pictures[own] = {kind[0]: base64.b64encode(content).decode()}
             return f"attachment:{own}"
         return ""
+
+
+def _as_markdown(tag: re.Match[str]) -> str:
+    """A picture's HTML as Markdown; unchanged where it is not closed or shows what lies elsewhere."""
+    source = SOURCE.search(tag[0]) if tag[0].endswith(">") else None
+    return f"![]({source[1]})" if source else tag[0]
 
 
 def _attached(attachments: object) -> Iterator[tuple[str, str]]:

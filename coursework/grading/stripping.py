@@ -3,7 +3,7 @@
 import re
 
 MOST_TOKENS = 20_000_000  # that are looked at in the outputs of one notebook
-STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'  # to the end where it is not closed: read once
 DROPPED = re.compile(rb'("(?:outputs|widgets)"\s*+:\s*+)(?=[\[{])|' + STRING, re.DOTALL)
 INSIDE = re.compile(STRING + rb"|[\[\]{}]", re.DOTALL)
 

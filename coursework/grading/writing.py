@@ -128,5 +128,6 @@ def _text(part: Part, asked: Asked, album: Album) -> str:
 
 def _beside_prompt(text: str, asked: Asked) -> str:
     """What was typed into the prompt's cell beside the prompt; all of it, where the prompt itself was changed."""
-    words = r"\s+".join(re.escape(word) for word in asked.prompt.split())
-    return re.sub(rf"\**Written derivation {re.escape(asked.id)}\**\s*(?:\([^)]*\))?\.?\s*{words}", "", text)
+    words = r"\s++".join(re.escape(word) for word in asked.prompt.split())
+    title = rf"(?<!\*)\**+Written derivation {re.escape(asked.id)}\**+\s*+"  # read once each, however long
+    return re.sub(rf"{title}(?:\([^()]*+\))?\.?\s*+{words}", "", text)
