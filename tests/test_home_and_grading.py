@@ -1,6 +1,7 @@
 """What passes at home passes in grading: odd notebooks, run by IPython with the real check, and by the grader."""
 
 import json
+import socket
 import sys
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from traitlets.config import Config
 from coursework import exercises
 from coursework.exercises import engine
 from coursework.grading import handin
+from coursework.grading.counting import NextDoor
 from coursework.grading.dry_run import judge_here
 from coursework.grading.grader import Grader, Rules
 from coursework.grading.handin import Lesson
@@ -362,6 +364,27 @@ def test_what_fails_at_home_fails_in_grading(name, shell, monkeypatch):
     home, graded = at_home(shell, FAIL[name], monkeypatch), in_grading(FAIL[name])
     assert not any(said.passed for said in home.values())
     assert graded["3.2"] != "passed"
+
+
+def guided_by_vmap(conditional_score, label, scale, x, t):
+    """One call in the source, over both labels; nothing of it can leave the process."""
+    labels = torch.stack([torch.full_like(label, -1), label])
+    free, conditional = torch.func.vmap(lambda value: conditional_score(x, t, value))(labels)
+    return free + scale * (conditional - free)
+
+
+def guided_by_a_list(conditional_score, label, scale, x, t):
+    both = conditional_score(torch.cat([x, x]), torch.cat([t, t]), [-1] * len(label) + label.tolist())
+    return both[: len(x)] + scale * (both[len(x) :] - both[: len(x)])
+
+
+@pytest.mark.parametrize("attempt", [guided_by_vmap, guided_by_a_list])
+def test_a_counted_function_refuses_here_what_cannot_be_sent_there(attempt):
+    exercise = engine.find("11.2")
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(TypeError, match="label: this function is called with plain tensors") as refused:
+        attempt(NextDoor(ours, 0, ["x", "t", "label"]), *engine.case("11.2")[1:])
+    assert str(refused.value) in engine.judge(exercise, attempt).message
 
 
 def test_the_sandbox_says_the_same():

@@ -15,6 +15,9 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
+
 PRINTED_MOST = 2_000
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
@@ -106,3 +109,10 @@ def is_library(filename: str) -> bool:
     """Whether a source file is Python's, a package's or the course's own."""
     parts = filename.replace("\\", "/")
     return "site-packages" in parts or filename.startswith((PACKAGE, sys.base_prefix, "<frozen"))
+
+
+def plain_tensors(**arguments: Any) -> None:
+    """Raise TypeError for an argument that cannot leave the learner's process, here as in grading, where calls do."""
+    for name, value in arguments.items():
+        if not isinstance(value, Tensor) or is_functorch_wrapped_tensor(value):
+            raise TypeError(f"{name}: this function is called with plain tensors; torch.func.vmap hands over none")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from coursework.exercises.attempt import plain_tensors
 from coursework.exercises.draws import count, covariances, linear_sde, normal, number, sizes, time_of, uniform
 from coursework.exercises.engine import Exercise, Misconception, Observed
 from coursework.exercises.observers import on_its_device, on_the_cpu, own_numbers, steady
@@ -54,6 +55,7 @@ class CountedScore:
 
     def __call__(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
         """Shapes: x (B, *S), t (B,), label (B,) long -> (B, *S)."""
+        plain_tensors(x=x, t=t, label=label)
         if len(t) != len(x) or len(label) != len(x):
             raise ValueError(f"{len(x)} points need as many times and labels, got {len(t)} and {len(label)}")
         self.n_calls += 1

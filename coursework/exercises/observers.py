@@ -1,11 +1,14 @@
 """What is compared where the returned value does not tell enough."""
 
+import dis
+import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from coursework.exercises.attempt import is_library
 from coursework.exercises.draws import OwnSDE
 from coursework.exercises.engine import Misconception, Observed, result
 from coursework.sdes import SDE
@@ -13,6 +16,7 @@ from coursework.sdes import SDE
 GRADIENT = "gradient with respect to the parameters"
 STEADY = "number of answers to one and the same question"
 DEVICE = "number of mixtures of devices"
+NO_VALUES = re.compile("meta (tensor|device)|register_meta", re.IGNORECASE)
 
 
 def value_and_gradient(attempt: Callable[..., Any], args: tuple[Any, ...]) -> Observed:
@@ -71,7 +75,8 @@ def on_its_device(observe: Callable[..., Observed] = result) -> Callable[..., Ob
     """An observer that also counts failures, 0 or 1, where the arguments lie on another device than the CPU.
 
     torch's device "meta" stands for any: every machine has it, and it has shapes without values. An attempt that needs
-    values passes. A recorded mistake that mixes devices has None: it names the same mistake on one device as well.
+    values, as torch says in an error, passes; one that raises anything else there does not. A recorded mistake that
+    mixes devices has None: it names the same mistake on one device as well.
     """
 
     asked: dict[str, Any] = {}  # the same for every case, so each attempt is asked once
@@ -99,8 +104,19 @@ def _mixes_devices(attempt: Callable[..., Any], args: tuple[Any, ...]) -> bool:
     try:
         value = attempt(*(_moved(value) for value in args))
     except Exception as error:
-        return "same device" in str(error) or "expected device" in str(error)
+        return not _needs_values(error)
     return isinstance(value, Tensor) and value.device.type != "meta"
+
+
+def _needs_values(error: Exception) -> bool:
+    """Whether torch says that a tensor on "meta" has no values; what the attempt raises by itself says nothing."""
+    where = error.__traceback__
+    while where and where.tb_next:
+        where = where.tb_next
+    code = where.tb_frame.f_code
+    raised_here = code.co_code[where.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    by_torch = is_library(code.co_filename) or not raised_here
+    return by_torch and isinstance(error, RuntimeError | TypeError) and bool(NO_VALUES.search(str(error)))
 
 
 def _moved(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Other right answers to the exercises of lesson 04."""
 
+import numpy as np
 import torch
 
 from coursework.distributions import GaussianMixture
@@ -61,11 +62,25 @@ def wiener_by_least_squares(x_t, mean, covariance, alpha, sigma):
     return torch.linalg.lstsq(rows, targets).solution.T
 
 
+def wiener_by_numbers(x_t, mean, covariance, alpha, sigma):
+    """Python's numbers for alpha and sigma: it needs values."""
+    a, b = float(alpha), sigma.item()
+    noisy = a**2 * covariance + b**2 * torch.eye(len(mean)).to(mean)
+    return mean + a * (x_t - a * mean) @ torch.linalg.inv(noisy) @ covariance
+
+
+def wiener_by_numpy(x_t, mean, covariance, alpha, sigma):
+    """numpy's arrays, and back: it needs values."""
+    x_t, mean, covariance, alpha, sigma = (value.numpy() for value in (x_t, mean, covariance, alpha, sigma))
+    noisy = alpha**2 * covariance + sigma**2 * np.eye(len(mean))
+    return torch.from_numpy(mean + alpha * (x_t - alpha * mean) @ np.linalg.inv(noisy) @ covariance)
+
+
 ROUTES = {
     "4.1": [dsm_by_kernel_score],
     "4.2": [floor_by_posterior_variance],
     "4.3": [silent_by_chi_square],
     "4.4": [denoiser_by_score],
     "4.5": [conversions_by_linear_systems],
-    "4.6": [wiener_by_tweedie, wiener_by_mixture, wiener_by_least_squares],
+    "4.6": [wiener_by_tweedie, wiener_by_mixture, wiener_by_least_squares, wiener_by_numbers, wiener_by_numpy],
 }
