@@ -28,15 +28,15 @@ def derivatives(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 def ordinary(x: Tensor) -> Tensor:
     """x itself, or a copy of an inference tensor, which autograd could not work with."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not x.is_inference():
         return x
     with torch.inference_mode(False):
-        return x.clone() if x.is_inference() else x
+        return x.clone()
 
 
 def usable(x: Tensor) -> Tensor:
     """x itself, or a copy of an inference tensor where inference mode is over: autograd can work with it."""
-    return x if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() else ordinary(x)
+    return x if torch.is_inference_mode_enabled() else ordinary(x)
 
 
 def leaf(x: Tensor) -> Tensor:
