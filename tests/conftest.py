@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
 
 # What a shell starts in the background ignores Ctrl-C, and so would the commands that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-# A worker of pytest-xdist has a __main__ without it, which multiprocessing asks for.
-vars(sys.modules["__main__"]).setdefault("__spec__", None)
 
 # torch gives some warnings once a process: a test would then fail or pass by what ran before it.
 torch.set_warn_always(True)

@@ -1,5 +1,6 @@
 """What passes at home passes in grading: odd notebooks, run by IPython with the real check, and by the grader."""
 
+import asyncio
 import json
 import socket
 import sys
@@ -305,6 +306,15 @@ FAIL: dict[str, list[dict]] = {
     "a cell that does not parse": alone(f"{RIGHT}\n)"),
     "an own table that is wrong": beside("F = [1]", "F.append(2)", source=with_line("assert F == [1]")),
 }
+
+
+@pytest.fixture(autouse=True)
+def no_running_loop():
+    """A browser that tests drive in this process leaves its event loop running, and awaiting needs one of its own."""
+    before = asyncio.events._get_running_loop()
+    asyncio.events._set_running_loop(None)
+    yield
+    asyncio.events._set_running_loop(before)
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def noisy_score(x, mean, covariance, alpha, sigma):
 from coursework import score_matching
 def jacobian_trace(fn, x):
     x = x.detach().requires_grad_()
-    return score_matching._exact_trace(fn(x), x, True)
+    return score_matching._exact_trace(fn(x), x, fn, True)
 """,
             "coursework.score_matching._exact_trace",
         ),
@@ -78,7 +78,7 @@ def jacobian_trace(fn, x):
 from coursework import score_matching
 def quadratic_form(score, x, v):
     x = x.detach().requires_grad_()
-    return score_matching._quadratic_form(score(x), x, v, True)
+    return score_matching._quadratic_form(score(x), x, v, score, "score", True)
 """,
             "coursework.score_matching._quadratic_form",
         ),
