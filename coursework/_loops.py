@@ -67,7 +67,7 @@ def score_times(x: Tensor, times: Tensor, sde: SDE) -> tuple[Tensor, ...]:
     """The times of a checked grid at which the score is asked, 0-d each, so that no loop looks at them again."""
     each = time_like(times, x).unbind()
     for t in each:
-        remember(t, (sde, True))
+        remember(t, sde, noisy=True)
     return each
 
 

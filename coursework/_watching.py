@@ -43,20 +43,23 @@ def _has_values(x: Tensor) -> bool:
     return True
 
 
-def remember(value: Tensor, check: object) -> None:
-    """Note that this very tensor, one of our own that nobody else changes, has passed a check, for `remembered`."""
+def remember(value: Tensor, owner: object, *, noisy: bool = False) -> None:
+    """Note that this very tensor, one of our own that nobody else changes, has passed its owner's check.
+
+    owner: the SDE whose time it is; noisy: whether the check asked for noise there too.
+    """
     if not torch.compiler.is_compiling():
         version, checks = _passed.get(value, (None, ()))
         now = _version(value)
-        _passed[value] = now, (*(checks if version == now else ()), check)
+        _passed[value] = now, (*(checks if version == now else ()), (owner, noisy))
 
 
-def remembered(value: Tensor, check: object) -> bool:
-    """Whether this very tensor, unchanged since, has passed a check."""
+def remembered(value: Tensor, owner: object, *, noisy: bool = False) -> bool:
+    """Whether this very tensor, unchanged since, has passed its owner's check, at least as strict a one."""
     if torch.compiler.is_compiling():
         return False
     version, checks = _passed.get(value, (None, ()))
-    return check in checks and version == _version(value)
+    return any(who is owner and strict >= noisy for who, strict in checks) and version == _version(value)
 
 
 def _version(x: Tensor) -> int:

@@ -181,7 +181,7 @@ def noise_conditional(model: Callable[..., Tensor], sde: VESDE) -> LevelScore:
             got = f"{sigma.min():g} to {sigma.max():g}" if sigma.ndim else f"{sigma:g}"
             raise ValueError(f"sigma: expected values in [{sde.sigma_min}, {sde.sigma_max}], got {got}")
         t = t.clamp(0, 1)
-        remember(t, (sde, True))
+        remember(t, sde, noisy=True)
         return model(x, t)
 
     return score

@@ -164,7 +164,7 @@ def _uniform_time(sde: "SDE", x: Tensor, generator: torch.Generator | None) -> T
     check_generator(generator, x)
     u = torch.rand(len(x), generator=generator, dtype=wide_dtype(x), device=x.device)
     t = sde.t_min + (sde.T - sde.t_min) * u
-    remember(t, (sde, True))
+    remember(t, sde, noisy=True)
     return t
 
 

@@ -51,7 +51,7 @@ class SDE:
     def time(self, t: float | Tensor, name: str = "t", *, noisy: bool = False) -> Tensor:
         """`t` as `as_time` gives it, refused outside [0, T] up to rounding, and if `noisy` where sigma(t) is 0."""
         t = usable(as_time(t, name))
-        if torch.compiler.is_compiling() or remembered(t, (self, True)) or (not noisy and remembered(t, (self, False))):
+        if torch.compiler.is_compiling() or remembered(t, self, noisy=noisy):
             return t
         if not settled((t >= 0) & (t <= self.T * (1 + 4 * torch.finfo(t.dtype).eps))):
             got = f"{t.min():g} to {t.max():g}" if t.ndim else f"{t:g}"
@@ -59,7 +59,7 @@ class SDE:
         if noisy and not settled(torch.as_tensor(self.sigma(t)) > 0):
             raise ValueError(f"{name}: the score is asked where sigma is 0; stop at a later time, say {self.t_min}")
         t = t.clone()  # our own: what a caller does to his changes nothing
-        remember(t, (self, noisy))
+        remember(t, self, noisy=noisy)
         return t
 
     @property
@@ -93,7 +93,7 @@ class SDE:
         low, high = torch.zeros_like(target), torch.full_like(target, self.T)
         for _ in range(64):
             middle = (low + high) / 2
-            remember(middle, (self, False))
+            remember(middle, self)
             earlier = self.log_snr(middle) > target
             low, high = torch.where(earlier, middle, low), torch.where(earlier, high, middle)
         return ((low + high) / 2).to(given.dtype)

@@ -1,6 +1,7 @@
 """The shared refusals: what passes, what does not, and that every message is one line that names the argument."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -149,13 +150,23 @@ def test_what_does_not_change_in_a_loop_is_looked_at_inside_it():
 
 
 def test_a_check_is_remembered_for_the_same_unchanged_tensor_only():
-    a, b = torch.ones(2), torch.ones(2)
-    remember(a, "positive")
-    assert remembered(a, "positive")
-    assert not remembered(b, "positive")
-    assert not remembered(a, "finite")
+    a, b, owner, other = torch.ones(2), torch.ones(2), Tables(torch.ones(3)), Tables(torch.ones(3))
+    remember(a, owner)
+    assert remembered(a, owner)
+    assert not remembered(b, owner)
+    assert not remembered(a, other)  # which owners are the same is no matter of their values
+    assert not remembered(a, owner, noisy=True)
+    remember(a, owner, noisy=True)
+    assert remembered(a, owner, noisy=True)
     a.mul_(-1)
-    assert not remembered(a, "positive")
+    assert not remembered(a, owner)
+
+
+@dataclass
+class Tables:
+    """An owner that is compared by its values: two of them, tensors, have no truth value."""
+
+    values: torch.Tensor
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3), torch.tensor(3), torch.tensor(3, dtype=torch.int8)])
