@@ -10,9 +10,10 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor
@@ -109,6 +110,13 @@ def is_library(filename: str) -> bool:
     """Whether a source file is Python's, a package's or the course's own."""
     parts = filename.replace("\\", "/")
     return "site-packages" in parts or filename.startswith((PACKAGE, sys.base_prefix, "<frozen"))
+
+
+def enclosed(function: FunctionType) -> Iterator[Any]:
+    """What a function holds of the functions around it; a name that they have not given a value yet is left out."""
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):
+            yield cell.cell_contents
 
 
 def plain_tensors(**arguments: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from coursework.exercises.attempt import is_library
+from coursework.exercises.attempt import enclosed, is_library
 
 LONG = 3.0  # seconds
 ALL = 15  # seconds that grading has for all exercises of a notebook
@@ -70,7 +70,7 @@ def _used(attempt: Any) -> Iterator[tuple[str, Any]]:
             seen.add(id(thing))
             found = {n: thing.__globals__[n] for n in _names(thing.__code__) if n in thing.__globals__}
             yield from ((thing.__name__, thing), *found.items())
-            waiting += [*found.values(), *(cell.cell_contents for cell in thing.__closure__ or () if _filled(cell))]
+            waiting += [*found.values(), *enclosed(thing)]
         elif not isinstance(thing, type) and "__call__" in vars(type(thing)):
             waiting.append(vars(type(thing))["__call__"])
 
@@ -84,11 +84,3 @@ def _names(code: CodeType) -> Iterator[str]:
     for part in code.co_consts:
         if isinstance(part, CodeType):
             yield from _names(part)
-
-
-def _filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from coursework.exercises.attempt import enclosed
+
 PACKAGE = "coursework"
 OURS = ("coursework.grading", "coursework.exercises.attempt", "coursework.exercises.engine")  # they ask and answer
 HARMLESS = {"__repr__", "__str__", "__eq__", "__hash__", "__getattr__"}
@@ -139,7 +141,7 @@ class _Search:
 
     def _parts(self, thing: Any) -> Iterator[Any]:
         if isinstance(thing, FunctionType):
-            yield from (cell.cell_contents for cell in thing.__closure__ or () if _filled(cell))
+            yield from enclosed(thing)
             if _of_package(thing):
                 self.kept.add(thing)
                 yield from (thing.__defaults__ or (), thing.__kwdefaults__ or {})
@@ -180,11 +182,3 @@ def _names(code: CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _names(constant)
-
-
-def _filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True
