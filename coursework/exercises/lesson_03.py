@@ -67,7 +67,6 @@ FORM = Exercise(
     observe=steady(value_and_gradient),
     rtol=1e-11,
     misconceptions=(
-        own_numbers("v", quadratic_form),
         Misconception(
             "the values are right, but no gradient reaches the score's parameters: the product was computed without a "
             "graph. A loss made of it would train nothing. With `torch.autograd.grad` pass create_graph=True; do not detach.",
@@ -108,6 +107,7 @@ FORM = Exercise(
             "you return one number: keep a value for every point, shape (B,).",
             lambda score, x, v: quadratic_form(score, x, v).sum(),
         ),
+        own_numbers("v", quadratic_form),
     ),
     hints=(
         "Move x a little along v: how does s change? That change is J v. Then ask how much of it points along v again.",
@@ -141,7 +141,6 @@ HUTCHINSON = Exercise(
     draw=_draw_hutchinson,
     observe=steady(),
     misconceptions=(
-        own_numbers("probes", hutchinson),
         Misconception(
             "you sum over the probes: the estimate is their mean, otherwise it grows with M.",
             lambda matrices, probes: hutchinson(matrices, probes) * probes.shape[1],
@@ -182,6 +181,7 @@ HUTCHINSON = Exercise(
             "you sum the entries of v^T A: the second factor v is missing.",
             lambda matrices, probes: (probes @ matrices).sum(2).mean(1),
         ),
+        own_numbers("probes", hutchinson),
     ),
     hints=(
         "For one matrix and one probe it is a single number, v^T A v. Write that first; then M probes, then B matrices.",
@@ -348,7 +348,6 @@ SLICED = Exercise(
     observe=steady(value_and_gradient),
     rtol=1e-11,
     misconceptions=(
-        own_numbers("v", ssm_loss),
         Misconception(
             "no gradient flows through v^T J v: only the square would be trained, and the score shrinks to zero. Keep "
             "the graph (create_graph=True with `torch.autograd.grad`, no detach).",
@@ -399,6 +398,7 @@ SLICED = Exercise(
             "the sign of v^T J v is turned.",
             _sliced(trace=-1.0, power=2, weight=0.5),
         ),
+        own_numbers("v", ssm_loss),
     ),
     hints=(
         "Three pieces for each point: v^T J v (exercise 3.1), the projection v^T s, and its square with a factor 1/2.",
@@ -442,7 +442,6 @@ REDUCED = Exercise(
     observe=steady(value_and_gradient),
     rtol=1e-11,
     misconceptions=(
-        own_numbers("v", ssm_vr_loss),
         Misconception(
             "this is the circulating formula, with 1/2 on v^T J v and an extra v^T s. Its minimiser is half of the score.",
             _reduced(trace=0.5, along=1.0, weight=0.5),
@@ -495,6 +494,7 @@ REDUCED = Exercise(
             "no gradient flows through v^T J v: only |s|^2 would be trained, and the score shrinks to zero. Keep the graph.",
             _reduced(trace=1.0, along=0.0, weight=0.5, keep_graph=False),
         ),
+        own_numbers("v", ssm_vr_loss),
     ),
     hints=(
         "Start from the implicit objective, tr J + 1/2 |s|^2. Which of its two terms is dear? Replace only that one.",

@@ -51,7 +51,6 @@ DSM = Exercise(
     draw=_draw_affine,
     observe=steady(value_and_gradient),
     misconceptions=(
-        own_numbers("noise", dsm_loss),
         Misconception(
             "the target has the wrong sign. The label is -noise / sigma (back to where the point came from), so the residual "
             "is s - (-noise / sigma) = s + noise / sigma. With yours a perfectly trained network points away from the data.",
@@ -101,6 +100,7 @@ DSM = Exercise(
             "your residual is sigma s + noise: this is the loss with the weight sigma^2 (section 5). Here the weight is 1.",
             lambda score, x, sigma, noise: sigma**2 * dsm_loss(score, x, sigma, noise),
         ),
+        own_numbers("noise", dsm_loss),
     ),
     hints=(
         "Three steps: make the noisy points, ask the score there, compare with the label of each point.",
@@ -263,7 +263,6 @@ DENOISER = Exercise(
     draw=_draw_affine,
     observe=steady(value_and_gradient),
     misconceptions=(
-        own_numbers("noise", denoiser_loss),
         Misconception(
             "this is the circulating loss (with its 1/2): it subtracts x where x_t belongs, and its best denoiser is E[x + noise | x_t].",
             lambda denoiser, x, sigma, noise: _residual_loss((x - denoiser(x + sigma * noise)) / sigma + noise / sigma),
@@ -301,6 +300,7 @@ DENOISER = Exercise(
             "you show the clean x to the denoiser: then doing nothing is perfect.",
             lambda denoiser, x, sigma, noise: _residual_loss((denoiser(x) - x) / sigma**2),
         ),
+        own_numbers("noise", denoiser_loss),
     ),
     hints=(
         "Solve Tweedie's formula for the score: that is the score model which the denoiser stands for.",

@@ -51,7 +51,6 @@ STEP = Exercise(
     draw=_draw_step,
     observe=steady(),
     misconceptions=(
-        own_numbers("z", langevin_step),
         Misconception(
             "you multiply the noise with step_size. Variances add up over time, so the noise of a step has variance step_size "
             "and standard deviation sqrt(step_size). With yours the chain hardly spreads: it climbs to a mode.",
@@ -106,6 +105,7 @@ STEP = Exercise(
             "samples p to the power 4, which is far too narrow.",
             _step(lambda h: 0.5 * h, lambda h: 0.5 * h**0.5),
         ),
+        own_numbers("z", langevin_step),
     ),
     hints=(
         "Three terms: where you are, a pull, a push.",

@@ -226,7 +226,6 @@ LOSS = Exercise(
     draw=_draw_loss,
     observe=steady(value_and_gradient),
     misconceptions=(
-        own_numbers("noise", ncsn_loss),
         Misconception(
             "the weight sigma^2 is missing: the narrowest levels then drown all others.",
             _weighted(0),
@@ -283,6 +282,7 @@ LOSS = Exercise(
             "you ask the score at the clean point. The label belongs to x + sigma noise.",
             lambda score, x, sigma, noise: _half_square(sigma[:, None] * score(x, sigma) + noise),
         ),
+        own_numbers("noise", ncsn_loss),
     ),
     hints=(
         "Lesson 04's loss, with a sigma for each point and the weight sigma^2. Pull the weight into the norm first.",
@@ -326,7 +326,6 @@ STEP = Exercise(
     draw=_draw_step,
     observe=steady(),
     misconceptions=(
-        own_numbers("z", ladder_step),
         Misconception(
             "the same step at every level. step_size is the last level's; a wider level takes a longer one, by (sigma / sigma_last)^2.",
             lambda score, x, sigma, last, h, z: _step(score, x, sigma, torch.tensor(h, dtype=x.dtype), z),
@@ -393,6 +392,7 @@ STEP = Exercise(
             "the noise of the step is not the level's noise: its factor is sqrt(alpha), not sigma.",
             lambda score, x, sigma, last, h, z: x + _alpha(sigma, last, h) / 2 * score(x, sigma) + sigma * z,
         ),
+        own_numbers("z", ladder_step),
     ),
     hints=(
         "First the step alpha of this level, then exercise 5.1 with alpha for h.",
@@ -591,7 +591,6 @@ HOLD = Exercise(
     draw=_draw_hold,
     observe=steady(),
     misconceptions=(
-        own_numbers("noise", hold_known),
         Misconception(
             "the mask is the wrong way round: True means known.",
             lambda x, y, known, sigma, noise: hold_known(x, y, ~known, sigma, noise),
@@ -636,6 +635,7 @@ HOLD = Exercise(
             "all pixels are replaced: nothing is left of the chain.",
             lambda x, y, known, sigma, noise: y + sigma * noise,
         ),
+        own_numbers("noise", hold_known),
     ),
     hints=(
         "Two cases, pixel by pixel: known, or not.",

@@ -52,7 +52,6 @@ STEP = Exercise(
     uses=COEFFICIENTS,
     observe=steady(),
     misconceptions=(
-        own_numbers("noise", forward_step),
         Misconception(
             "you multiply the noise by h. Brownian motion moves by sqrt(h) z in a time h; with h z the noise of n steps adds up to "
             "a variance n h^2, which vanishes as the steps get smaller.",
@@ -111,6 +110,7 @@ STEP = Exercise(
             "you return the change. The new position is x plus the change.",
             lambda sde, x, t, h, noise: h * sde.drift(x, t) + sde.diffusion(t) * h.sqrt() * noise,
         ),
+        own_numbers("noise", forward_step),
     ),
     hints=(
         "Read dx = f x dt + g dw with a small but finite step: dt becomes h. What does dw become?",

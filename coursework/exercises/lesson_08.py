@@ -34,7 +34,6 @@ EULER_MARUYAMA = Exercise(
     seed=20_006,
     observe=steady(),
     misconceptions=(
-        own_numbers("z", euler_maruyama_step),
         Misconception(
             "the drift has the wrong sign. Time falls by h, so dt = -h: the step is x MINUS h times the reverse drift. Test: with "
             "s = 0 and f = -1 data shrinks on its way to noise, so it must grow on its way back.",
@@ -92,6 +91,7 @@ EULER_MARUYAMA = Exercise(
             "the noise is not multiplied by g.",
             lambda x, score_value, f, g, h, z: x - h * (f * x - g**2 * score_value) + h.sqrt() * z,
         ),
+        own_numbers("z", euler_maruyama_step),
     ),
     hints=(
         "Put dt = -h into dx = (f x - g^2 s) dt + g dw.",
@@ -264,7 +264,6 @@ ANCESTRAL = Exercise(
     draw=_draw_ancestral,
     observe=steady(),
     misconceptions=(
-        own_numbers("z", ancestral_step),
         Misconception(
             "the noise is too large: G is the standard deviation of the step when only its start is known. Here both ends are (x_t, "
             "and x_0 by its estimate), which leaves G sigma' / sigma.",
@@ -319,6 +318,7 @@ ANCESTRAL = Exercise(
             "x0_hat does: q(x_t' | x_t, x_0) leans on both.",
             _renoise,
         ),
+        own_numbers("z", ancestral_step),
     ),
     hints=(
         "First the kernel of the step: r = alpha / alpha_next and G^2 = sigma^2 - r^2 sigma_next^2.",
@@ -495,7 +495,6 @@ HEUN = Exercise(
     draw=_draw_heun,
     observe=steady(),
     misconceptions=(
-        own_numbers("z", heun_step),
         Misconception(
             "your trial point y has no noise. The second drift is to be asked where the step really ends: with its noise.",
             _heun_with(guess=lambda x, h, a, noise: x - h * a),
@@ -551,6 +550,7 @@ HEUN = Exercise(
             "the corrected step has lost its noise: the same n z stands in both lines.",
             _heun_with(end=lambda x, y, h, a, b, noise: x - h / 2 * (a + b)),
         ),
+        own_numbers("z", heun_step),
     ),
     hints=(
         "h = t - t_next, and n^2 = h/2 (g(t)^2 + g(t_next)^2). Compute n z once: it is used in both lines.",
@@ -593,7 +593,6 @@ CORRECTOR = Exercise(
     draw=_draw_corrector,
     observe=steady(),
     misconceptions=(
-        own_numbers("z", corrector_step),
         Misconception(
             "snr is not squared and the 2 is missing: snr (|z| / |s|)^2. The pull is e |s| and the noise sqrt(2 e) |z|; set their "
             "ratio to snr and solve for e.",
@@ -661,6 +660,7 @@ CORRECTOR = Exercise(
                 x, -score_value, z, 2 * (snr * _length(z) / _length(score_value)) ** 2
             ),
         ),
+        own_numbers("z", corrector_step),
     ),
     hints=(
         "snr is the length of the pull, e |s|, over the length of the noise, sqrt(2 e) |z|. Solve for e.",

@@ -192,7 +192,6 @@ HUTCHINSON = Exercise(
     rtol=1e-11,
     observe=steady(),
     misconceptions=(
-        own_numbers("probes", hutchinson_divergence),
         Misconception(
             "you sum over the probes: each is an estimate of the whole trace, so take their mean.",
             lambda velocity, x, probes: _forms(velocity, x, probes).sum(0),
@@ -243,6 +242,7 @@ HUTCHINSON = Exercise(
             "you contract with ones first, then with v: both sides of J need the same v.",
             lambda velocity, x, probes: (_products(velocity, x, torch.ones_like(probes)) * probes).sum(2).mean(0),
         ),
+        own_numbers("probes", hutchinson_divergence),
     ),
     hints=(
         "Make a leaf of the points, `x = x.detach().requires_grad_()`, and compute `value = velocity(x)` once.",
@@ -618,7 +618,6 @@ DEQUANTIZE = Exercise(
     seed=20_002,
     observe=steady(),
     misconceptions=(
-        own_numbers("u", dequantize_levels),
         Misconception(
             "from the first to the last of n_levels levels there are n_levels - 1 gaps: yours are too narrow and leave holes "
             "between the cells.",
@@ -672,6 +671,7 @@ DEQUANTIZE = Exercise(
             "and a level is the middle of its cell.",
             _spread(lambda n, r: r / n, shift=0.0),
         ),
+        own_numbers("u", dequantize_levels),
     ),
     hints=(
         "How far apart are two neighbouring levels, if n_levels of them reach from low to high, both included?",
@@ -708,7 +708,6 @@ LIKELIHOOD_WEIGHT = Exercise(
     observe=steady(),
     uses=COEFFICIENTS,
     misconceptions=(
-        own_numbers("noise", likelihood_loss),
         Misconception(
             "g^2 weights the error of the score. The error of the noise is sigma times that, so its weight is g^2 / sigma^2.",
             _weighted(lambda sde, t: 0.5 * sde.diffusion(t) ** 2),
@@ -763,6 +762,7 @@ LIKELIHOOD_WEIGHT = Exercise(
             "this is 1 / sigma^2 without g^2 / 2.",
             _weighted(lambda sde, t: 1 / sde.sigma(t) ** 2),
         ),
+        own_numbers("noise", likelihood_loss),
     ),
     hints=(
         "Lesson 04: the score that belongs to a predicted noise is -noise_hat / sigma. What is the score's squared error then?",

@@ -787,7 +787,6 @@ REPLACE = Exercise(
     observe=steady(_two_states),
     uses=(*COEFFICIENTS, "coursework.sdes.SDE.perturb"),
     misconceptions=(
-        own_numbers("z", replace_and_return),
         Misconception(
             "the known part is noised to t, but after the step the state is at the time s.",
             _replace(lambda known, sde, t, s, z: sde.alpha(t) * known + sde.sigma(t) * z),
@@ -849,6 +848,7 @@ REPLACE = Exercise(
             "the two answers come in the wrong order: `return x_s, x_t`.",
             lambda *args: replace_and_return(*args)[::-1],
         ),
+        own_numbers("z", replace_and_return),
     ),
     hints=(
         "The kernel of lesson 07 leads from clean data to any time: alpha_s known + sigma_s z is the known part at s.",

@@ -52,7 +52,6 @@ JUMP = Exercise(
     draw=_draw_jump,
     observe=steady(),
     misconceptions=(
-        own_numbers("noise", jump),
         Misconception(
             "both roots are missing: alpha_bar is a squared factor, and 1 - alpha_bar a variance.",
             lambda betas, x0, t, noise: (lambda a: a * x0 + (1 - a) * noise)(torch.cumprod(1 - betas, 0)[t][:, None]),
@@ -112,6 +111,7 @@ JUMP = Exercise(
             "smaller than exp(-beta).",
             lambda betas, x0, t, noise: _mix(torch.exp(-torch.cumsum(betas, 0))[t], x0, noise),
         ),
+        own_numbers("noise", jump),
     ),
     hints=(
         "Two numbers for each point: how much of x_0 is left, and the standard deviation of all the noise so far.",
@@ -319,7 +319,6 @@ KL = Exercise(
     seed=20_006,
     observe=steady(),
     misconceptions=(
-        own_numbers("noise", kl_term),
         Misconception(
             "the term of the variances is missing. It is zero only where the model's variance is the posterior's.",
             _error,
@@ -382,6 +381,7 @@ KL = Exercise(
             "you average over the dimensions. Nats of independent dimensions add.",
             lambda noise, *rest: kl_term(noise, *rest) / noise.shape[1],
         ),
+        own_numbers("noise", kl_term),
     ),
     hints=(
         "KL( N(m, a I) || N(mu, b I) ) = D/2 (a/b - 1 - log(a/b)) + |m - mu|^2 / (2 b). Which are a and b?",
@@ -463,7 +463,6 @@ SIMPLE = Exercise(
     draw=_draw_simple,
     observe=steady(_observe_loss),
     misconceptions=(
-        own_numbers("generator", simple_loss),
         Misconception(
             "this is the bug: the target is a second draw, and x_t knows nothing of it. The best prediction of independent noise "
             "is 0, and the loss is stuck at 1. Draw once, use it twice.",
@@ -519,6 +518,7 @@ SIMPLE = Exercise(
             "there is no 1/2 in L_simple.",
             lambda *args: 0.5 * simple_loss(*args),
         ),
+        own_numbers("generator", simple_loss),
     ),
     hints=(
         "How many times is torch.randn called in the circulating code? How many noises should there be?",
@@ -572,7 +572,6 @@ DDIM = Exercise(
     draw=_draw_ddim,
     observe=steady(),
     misconceptions=(
-        own_numbers("z", ddim_step),
         Misconception(
             "you keep all the old noise, sqrt(1 - later), and add new noise: together they are too much. The variances of both "
             "must add up to 1 - later.",
@@ -648,6 +647,7 @@ DDIM = Exercise(
             "`now` and `later` are swapped: `later` is nearer to the data and larger, and s has the root of a negative number.",
             lambda x_t, prediction, now, later, eta, z: ddim_step(x_t, prediction, later, now, eta, z),
         ),
+        own_numbers("z", ddim_step),
     ),
     hints=(
         "Three parts: where x_0 seems to be, the old noise that stays, and new noise.",
