@@ -122,6 +122,41 @@ def test_each_misconception_loses_its_points_and_is_named_and_the_reference_pass
         assert (mark.outcome, mark.misconception) == ("wrong", misconception.name)
 
 
+def altered(answer: bytes, change) -> bytes:
+    """The same answer of `3.2`, its arguments changed: what stands beside the results."""
+    exercise = engine.find("3.2")
+    names = [[*exercise.observe(exercise.reference, case), *cases.leaves(case)] for case in drawn_of(exercise)]
+    found = wire.unpack(answer, names)
+    return wire.pack(
+        "done", [{n: change(v) if n.startswith("argument") else v for n, v in c.items()} for c in found.cases]
+    )
+
+
+def drawn_of(exercise: Exercise) -> list:
+    exam = Exam(exercise, "another secret")
+    return [engine._draw(exercise, exam.seed, i) for i in range(N_CASES)]
+
+
+@pytest.mark.parametrize("rounding", [1e-15, -1e-13, 1e-11])
+def test_arguments_that_the_sandbox_rounds_otherwise_are_not_changed(rounding):
+    """Its environment is empty, so its processor may take other instructions than ours."""
+    exercise = engine.find("3.2")
+    exam = Exam(exercise, "another secret")
+    answer = answer_of(exercise, exercise.reference, exam)
+    rounded = altered(answer, lambda v: v * (1 + rounding) if isinstance(v, torch.Tensor) else v)
+    assert exam.judge(rounded, "exit", 8.0).outcome == "passed"
+
+
+@pytest.mark.parametrize("change", [lambda v: v + 1e-6, lambda v: v.float(), lambda v: v[:0], lambda v: None])
+def test_arguments_that_an_answer_changed_are_told(change):
+    exercise = engine.find("3.2")
+    exam = Exam(exercise, "another secret")
+    answer = answer_of(exercise, exercise.reference, exam)
+    mark = exam.judge(altered(answer, lambda v: change(v) if isinstance(v, torch.Tensor) else v), "exit", 8.0)
+    assert mark.outcome == "wrong"
+    assert "changes its arguments in place" in mark.message
+
+
 class Rename(ast.NodeTransformer):
     """Puts a prefix before some names of a module."""
 
