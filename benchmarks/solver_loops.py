@@ -16,7 +16,7 @@ import statistics
 import torch
 from timing import seconds
 
-from coursework.environment import pick_device
+from coursework.devices import pick_device
 from coursework.langevin import langevin
 from coursework.nn import Denoiser, TimeMLP
 from coursework.predictions import ScoreModel

@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from coursework import cli_checking, cli_collect, cli_grading, cli_models, environment, run_workers, running
+from coursework import cli_checking, cli_collect, cli_grading, cli_models, run_workers, running
 from coursework._command_line import Commands, PairsCommand, read_parameters, refuse, say
 from coursework._names import shown
+from coursework.course import doctor as examination
 from coursework.run_reports import ReportError, Reports
 
 app = typer.Typer(cls=Commands, help=__doc__, add_completion=False, pretty_exceptions_show_locals=False)
@@ -55,7 +56,7 @@ def here(*, complete: bool = False) -> Path:
 @app.command()
 def doctor() -> None:
     """Say what this machine can do, and how to mend what is wrong."""
-    findings = environment.diagnose(here())
+    findings = examination.diagnose(here())
     for finding in findings:
         print(MARKS[finding.status] + shown(finding.text))
         if finding.status == "problem":

@@ -9,7 +9,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from coursework._files import write_atomically
-from coursework.environment import first_line
+from coursework.course.lines import first_line
 
 
 class NotebookError(ValueError):

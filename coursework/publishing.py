@@ -19,7 +19,7 @@ from nbformat import NotebookNode
 
 from coursework import notebook_files
 from coursework._files import write_atomically
-from coursework.environment import first_line
+from coursework.course.lines import first_line
 from coursework.exercises.engine import lesson_exercises
 
 ROLES = ("setup", "lesson", "exercise", "check")

@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 from papermill import PapermillExecutionError
 
 from coursework import lesson_pages, notebook_files, run_outputs, stored_outputs
-from coursework.environment import begin, first_line
+from coursework.course.lines import begin, first_line
 from coursework.run_tasks import Outcome, Task
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # colours in a traceback

@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 
 import psutil
 
-from coursework.environment import first_line
+from coursework.course.lines import first_line
 from coursework.run_tasks import Outcome, Task
 
 SLACK = 10.0  # seconds after its time that a lesson has to stop its kernel and to write what it did

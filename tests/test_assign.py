@@ -15,9 +15,10 @@ import nbformat
 import pytest
 from typer.testing import CliRunner
 
-from coursework import environment, publishing
+from coursework import publishing
 from coursework._files import write_atomically
 from coursework.cli import app
+from coursework.course import doctor
 from coursework.grading import gradebook, release
 from coursework.grading.derivations import DERIVATIONS, of_lesson
 from coursework.grading.points import Points, PointsError, read_points
@@ -383,7 +384,7 @@ def test_students_get_a_fresh_lesson_from_what_was_given_out(students_tree):
 
 
 def test_the_doctor_misses_lessons_that_were_given_out_and_no_others(students_tree, monkeypatch):
-    monkeypatch.setattr(environment, "lock_finding", lambda root: environment.Finding("ok", "packages"))
+    monkeypatch.setattr(doctor, "lock_finding", lambda root: doctor.Finding("ok", "packages"))
     result = call("doctor")
     assert result.exit_code == 0, result.output
     assert "lessons: all that were given out are in notebooks/" in result.stdout

@@ -17,10 +17,11 @@ import pytest
 from nbformat import v4
 from typer.testing import CliRunner
 
-from coursework import environment, publishing, run_lesson, run_workers, running, stored_outputs
+from coursework import publishing, run_lesson, run_workers, running, stored_outputs
 from coursework._command_line import join_pairs
 from coursework.cli import app
-from coursework.environment import Finding
+from coursework.course import doctor
+from coursework.course.doctor import Finding
 from coursework.run_reports import Reports
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,7 +75,7 @@ def test_outside_a_course_tree_every_command_says_so(tmp_path, monkeypatch, comm
 
 
 def test_doctor_without_problems(tree, monkeypatch):
-    monkeypatch.setattr(environment, "diagnose", lambda root: [Finding("ok", "Python 3"), Finding("note", "no data")])
+    monkeypatch.setattr(doctor, "diagnose", lambda root: [Finding("ok", "Python 3"), Finding("note", "no data")])
     result = call("doctor")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == ["ok      Python 3", "note    no data"]
@@ -82,7 +83,7 @@ def test_doctor_without_problems(tree, monkeypatch):
 
 def test_doctor_prints_the_mend_of_each_problem_and_fails(tree, monkeypatch):
     findings = [Finding("problem", "this", "do that"), Finding("ok", "fine"), Finding("problem", "these", "do those")]
-    monkeypatch.setattr(environment, "diagnose", lambda root: findings)
+    monkeypatch.setattr(doctor, "diagnose", lambda root: findings)
     result = call("doctor")
     assert result.exit_code == 1
     assert re.findall("mend: (.*)", result.stdout) == ["do that", "do those"]

@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 
 from coursework import notebook_files
 from coursework._files import write_atomically
-from coursework.environment import first_line
+from coursework.course.lines import first_line
 from coursework.publishing import KERNEL
 
 FORMAT = {"extension": ".py", "format_name": "percent"}

@@ -7,14 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from rattler import MatchSpec
 
-from coursework import environment, publishing
+from coursework import publishing
+from coursework.course import doctor
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -88,57 +88,8 @@ def test_conda_installs_the_lock_and_the_package():
 def test_the_doctor_knows_the_same_python_range():
     supported = SpecifierSet(PROJECT["requires-python"])
     for minor in range(8, 20):
-        inside = environment.OLDEST_PYTHON <= (3, minor) <= environment.NEWEST_PYTHON
+        inside = doctor.OLDEST_PYTHON <= (3, minor) <= doctor.NEWEST_PYTHON
         assert supported.contains(f"3.{minor}.1") == inside
-
-
-# Devices
-
-
-def machine(monkeypatch, cuda=0, mps=False):
-    """Makes torch believe in these devices."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-
-
-@pytest.mark.parametrize(
-    ("cuda", "mps", "name", "picked"),
-    [
-        (0, False, "auto", "cpu"),
-        (0, True, "auto", "cpu"),
-        (2, False, "auto", "cuda"),
-        (2, False, "cpu", "cpu"),
-        (2, False, "cuda:1", "cuda:1"),
-        (0, True, "mps", "mps"),
-    ],
-)
-def test_pick_device(monkeypatch, cuda, mps, name, picked):
-    machine(monkeypatch, cuda, mps)
-    assert environment.pick_device(name) == torch.device(picked)
-
-
-@pytest.mark.parametrize("name", ["cuda", "cuda:2", "mps", "gpu", "", "CPU"])
-def test_pick_device_refuses_what_is_not_there_in_one_line(monkeypatch, name):
-    machine(monkeypatch, cuda=2 if name == "cuda:2" else 0)
-    with pytest.raises(ValueError, match=r"^name: there is no device .* expected 'auto' or one of cpu") as refusal:
-        environment.pick_device(name)
-    assert "\n" not in str(refusal.value)
-
-
-def test_pick_device_refuses_what_is_no_name():
-    with pytest.raises(TypeError, match=r"^name: expected a string"):
-        environment.pick_device(None)
-
-
-@pytest.mark.parametrize(("asked", "threads"), [(None, 1), ("", 1), ("3", 3)])
-def test_pick_device_computes_with_one_thread_unless_the_user_asked_for_more(monkeypatch, asked, threads):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if asked is not None:
-        monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    torch.set_num_threads(3)  # what torch would do with OMP_NUM_THREADS=3
-    environment.pick_device("cpu")
-    assert torch.get_num_threads() == threads
 
 
 # Packages
@@ -146,7 +97,7 @@ def test_pick_device_computes_with_one_thread_unless_the_user_asked_for_more(mon
 
 def fake_versions(monkeypatch, **versions):
     """Makes the doctor believe in these installed versions."""
-    monkeypatch.setattr(environment, "installed", lambda name: versions.get(name.replace("-", "_")))
+    monkeypatch.setattr(doctor, "installed", lambda name: versions.get(name.replace("-", "_")))
 
 
 SMALL_LOCK = """# a comment
@@ -159,23 +110,23 @@ triton==3.8
 
 
 def test_locked_takes_the_lines_for_this_python():
-    assert environment.locked(SMALL_LOCK) == {
+    assert doctor.locked(SMALL_LOCK) == {
         "numpy": "2.0", "nvidia-cublas": "13.1", "torch": "2.14.1", "triton": "3.8"
     }  # fmt: skip
 
 
 def test_lock_differences_tells_missing_from_other(monkeypatch):
     fake_versions(monkeypatch, torch="2.13", numpy="2.0", nvidia_cublas="13.1")
-    assert environment.lock_differences(SMALL_LOCK) == ["torch 2.14.1: 2.13 is installed", "triton 3.8: missing"]
+    assert doctor.lock_differences(SMALL_LOCK) == ["torch 2.14.1: 2.13 is installed", "triton 3.8: missing"]
 
 
 def test_a_torch_for_the_cpu_needs_no_cuda(monkeypatch):
     fake_versions(monkeypatch, torch="2.14.1+cpu", numpy="2.0")
-    assert environment.lock_differences(SMALL_LOCK) == []
+    assert doctor.lock_differences(SMALL_LOCK) == []
 
 
 def test_the_packages_here_are_those_of_the_lock():
-    assert environment.lock_finding(ROOT).status == "ok"
+    assert doctor.lock_finding(ROOT).status == "ok"
 
 
 # Findings
@@ -183,7 +134,7 @@ def test_the_packages_here_are_those_of_the_lock():
 
 def test_a_wrong_package_is_a_problem_with_its_mend(tmp_path, monkeypatch):
     (tmp_path / "requirements.lock").write_text("\n".join(f"missing-{i}==1" for i in range(5)))
-    finding = environment.lock_finding(tmp_path)
+    finding = doctor.lock_finding(tmp_path)
     assert finding.status == "problem"
     assert "missing-0 1: missing" in finding.text
     assert finding.text.endswith("and 2 more")
@@ -191,14 +142,14 @@ def test_a_wrong_package_is_a_problem_with_its_mend(tmp_path, monkeypatch):
 
 
 def test_no_lock_is_a_problem_with_its_mend(tmp_path):
-    assert environment.lock_finding(tmp_path).mend == "git checkout requirements.lock"
+    assert doctor.lock_finding(tmp_path).mend == "git checkout requirements.lock"
 
 
 @pytest.mark.parametrize("lock", [b"\xe9", b"not a requirement!", b"unpinned", None])
 def test_a_lock_that_cannot_be_read_is_a_problem_with_its_mend(tmp_path, lock):
     path = tmp_path / "requirements.lock"
     path.mkdir() if lock is None else path.write_bytes(lock)
-    finding = environment.lock_finding(tmp_path)
+    finding = doctor.lock_finding(tmp_path)
     assert (finding.status, finding.mend) == ("problem", "git checkout requirements.lock")
     assert finding.text.startswith("requirements.lock cannot be read: ")
 
@@ -206,59 +157,59 @@ def test_a_lock_that_cannot_be_read_is_a_problem_with_its_mend(tmp_path, lock):
 @pytest.mark.parametrize("version", [(3, 10, 13), (3, 14, 0)])
 def test_another_python_is_a_problem_with_its_mend(monkeypatch, version):
     monkeypatch.setattr(sys, "version_info", version)
-    finding = environment.python_finding()
+    finding = doctor.python_finding()
     assert (finding.status, finding.mend) == ("problem", "make lab PYTHON=python3.12")
 
 
 def test_a_torch_that_cannot_be_imported_is_a_problem_with_its_mend(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    finding = environment.torch_finding()
+    finding = doctor.torch_finding()
     assert finding.status == "problem"
     assert "ModuleNotFoundError" in finding.text
     assert "set_up.py --fresh" in finding.mend
 
 
 def test_missing_data_are_a_note(monkeypatch):
-    monkeypatch.setattr(environment, "data_sets", lambda: {"digits": "here", "fashion-mnist": None, "mnist": None})
-    statuses = [(finding.status, finding.mend) for finding in environment.data_findings()]
+    monkeypatch.setattr(doctor, "data_sets", lambda: {"digits": "here", "fashion-mnist": None, "mnist": None})
+    statuses = [(finding.status, finding.mend) for finding in doctor.data_findings()]
     assert statuses == [("ok", ""), ("note", ""), ("note", "")]
-    assert "apt install dataset-fashion-mnist" in environment.data_findings()[1].text
+    assert "apt install dataset-fashion-mnist" in doctor.data_findings()[1].text
 
 
 def test_the_data_sets_of_this_machine():
-    assert environment.data_sets()["digits"] is not None
+    assert doctor.data_sets()["digits"] is not None
 
 
 def test_little_memory_is_a_note(monkeypatch):
-    assert environment.free_memory() > 0
-    assert environment.memory_finding().status in ("ok", "note")
-    monkeypatch.setattr(environment, "free_memory", lambda: 10**9)
-    assert environment.memory_finding().status == "note"
+    assert doctor.free_memory() > 0
+    assert doctor.memory_finding().status in ("ok", "note")
+    monkeypatch.setattr(doctor, "free_memory", lambda: 10**9)
+    assert doctor.memory_finding().status == "note"
 
 
 def test_lessons_that_are_out_of_date_are_problems_with_their_mend(monkeypatch, tmp_path):
     (tmp_path / "solutions").mkdir()
     monkeypatch.setattr(publishing, "outdated", lambda root: ["01: missing", "02: changed"])
-    findings = environment.tree_findings(tmp_path)
+    findings = doctor.tree_findings(tmp_path)
     assert [finding.text for finding in findings] == ["lessons: 01: missing", "lessons: 02: changed"]
     assert all(finding.status == "problem" and "coursework publish" in finding.mend for finding in findings)
     monkeypatch.setattr(publishing, "outdated", lambda root: [])
-    assert [finding.status for finding in environment.tree_findings(tmp_path)] == ["ok"]
+    assert [finding.status for finding in doctor.tree_findings(tmp_path)] == ["ok"]
 
 
 def test_lessons_that_cannot_be_read_are_a_problem(tmp_path):
     (tmp_path / "solutions").mkdir()
-    [finding] = environment.tree_findings(tmp_path)
+    [finding] = doctor.tree_findings(tmp_path)
     assert finding.status == "problem"
     assert finding.mend
 
 
 def test_diagnose_looks_at_everything():
-    texts = [finding.text for finding in environment.diagnose(ROOT)]
+    texts = [finding.text for finding in doctor.diagnose(ROOT)]
     for subject in ("Python 3", "torch 2.14", "device cpu", "cores", "packages", "data digits", "lessons"):
         assert any(subject.split()[0] in text for text in texts), subject
 
 
 def test_cores_are_those_this_process_may_use(monkeypatch):
-    monkeypatch.setattr(environment, "os", SimpleNamespace(cpu_count=lambda: None))
-    assert environment.cores() == 1
+    monkeypatch.setattr(doctor, "os", SimpleNamespace(cpu_count=lambda: None))
+    assert doctor.cores() == 1

@@ -11,10 +11,9 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    import torch
+from coursework.course.lines import first_line
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
 LITTLE_MEMORY = 2e9  # bytes; the largest lesson needs about half of it
@@ -30,42 +29,6 @@ class Finding:
     status: Literal["ok", "note", "problem"]
     text: str
     mend: str = ""
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """Chooses the device that a lesson computes on, and one thread for what it computes on the CPU.
-
-    "auto" takes CUDA where there is one, else the CPU; "mps" only by its name, because it lacks float64. Several
-    threads gain little on small tensors, and wait for one another while another program keeps a core busy. Where
-    OMP_NUM_THREADS is set, its number stays.
-
-    Args:
-        name: "auto", or what `torch.device` understands: "cpu", "cuda", "cuda:1", "mps".
-
-    Raises:
-        TypeError: if name is not a string.
-        ValueError: if there is no such device, here or at all.
-    """
-    import torch
-
-    if not os.environ.get("OMP_NUM_THREADS"):
-        torch.set_num_threads(1)
-    if not isinstance(name, str):
-        raise TypeError(f"name: expected a string such as 'auto' or 'cpu', got {type(name).__name__}")
-    found = devices()
-    if name == "auto":
-        return torch.device("cuda" if "cuda:0" in found else "cpu")
-    if name not in found and f"{name}:0" not in found:
-        raise ValueError(f"name: there is no device {name!r} here; expected 'auto' or one of {', '.join(found)}")
-    return torch.device(name)
-
-
-def devices() -> list[str]:
-    """Names the devices that torch can use here, the CPU first."""
-    import torch
-
-    cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    return ["cpu", *cuda, *(["mps:0"] if torch.backends.mps.is_available() else [])]
 
 
 def versions() -> dict[str, str | None]:
@@ -150,6 +113,8 @@ def torch_finding() -> Finding:
 def device_finding() -> Finding:
     """Reports the device that "auto" means, and the others."""
     try:
+        from coursework.devices import devices, pick_device
+
         found = devices()
         return Finding("ok", f"device {pick_device()} (found: {', '.join(found)})")
     except Exception as error:  # as in torch_finding
@@ -218,17 +183,6 @@ def released_findings(released: list[Path], root: Path) -> list[Finding]:
         Finding("problem", f"lessons: notebooks/{p.name}: missing", f"coursework reset {p.stem}") for p in missing
     ]
     return problems or [Finding("ok", "lessons: all that were given out are in notebooks/")]
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message, or its type's name."""
-    return begin(str(error)) or type(error).__name__
-
-
-def begin(text: str, most: int = 300) -> str:
-    """Returns a text's first line, or the beginning of a long one."""
-    line = text.strip().partition("\n")[0].rstrip()
-    return line if len(line) <= most else f"{line[:most]}..."
 
 
 def diagnose(root: Path) -> list[Finding]:

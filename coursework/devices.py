@@ -1,0 +1,39 @@
+"""What a lesson computes on: `pick_device` stands in every lesson's set-up."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Chooses the device that a lesson computes on, and one thread for what it computes on the CPU.
+
+    "auto" takes CUDA where there is one, else the CPU; "mps" only by its name, because it lacks float64. Several
+    threads gain little on small tensors, and wait for one another while another program keeps a core busy. Where
+    OMP_NUM_THREADS is set, its number stays.
+
+    Args:
+        name: "auto", or what `torch.device` understands: "cpu", "cuda", "cuda:1", "mps".
+
+    Raises:
+        TypeError: if name is not a string.
+        ValueError: if there is no such device, here or at all.
+    """
+    if not os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(1)
+    if not isinstance(name, str):
+        raise TypeError(f"name: expected a string such as 'auto' or 'cpu', got {type(name).__name__}")
+    found = devices()
+    if name == "auto":
+        return torch.device("cuda" if "cuda:0" in found else "cpu")
+    if name not in found and f"{name}:0" not in found:
+        raise ValueError(f"name: there is no device {name!r} here; expected 'auto' or one of {', '.join(found)}")
+    return torch.device(name)
+
+
+def devices() -> list[str]:
+    """Names the devices that torch can use here, the CPU first."""
+    cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return ["cpu", *cuda, *(["mps:0"] if torch.backends.mps.is_available() else [])]
