@@ -4,8 +4,8 @@
     python tools/edit_lesson.py save 01_score_function     writes solutions/01_score_function.ipynb from it
 
 In the text a cell's header gives its role: `# %% role="setup"`, `# %% role="exercise" id="1.2"`,
-`# %% role="check" id="1.2"`; without one it is "lesson". Saving fills in cell ids and nbgrader's metadata, and keeps
-the outputs of cells whose code is unchanged.
+`# %% role="check" id="1.2"`; without one it is "lesson". The tag "hide-input" folds a cell of code. Saving fills in
+cell ids and nbgrader's metadata, and keeps the outputs of cells whose code is unchanged.
 """
 
 import sys
@@ -28,6 +28,7 @@ def open_lesson(notebook: NotebookNode) -> str:
     for cell in notebook.cells:
         role = cell.metadata.pop("coursework", {})
         cell.metadata.pop("nbgrader", None)
+        cell.metadata.pop("jupyter", None)
         if role.get("role") != "lesson":
             cell.metadata.update(role)
         cell.pop("id", None)
@@ -55,7 +56,8 @@ def _complete(cell: NotebookNode, number: int) -> None:
     exercise = cell.metadata.pop("id", None)
     cell.id = f"cell-{number:03d}"
     own = {"role": role, **({"id": exercise} if exercise else {})}
-    cell.metadata = NotebookNode({"coursework": own, **({"tags": tags} if tags else {})})
+    folded = {"jupyter": {"source_hidden": True}} if "hide-input" in (tags or ()) else {}
+    cell.metadata = NotebookNode({"coursework": own, **({"tags": tags} if tags else {}), **folded})
     if exercise:
         cell.metadata["nbgrader"] = _nbgrader(role, exercise)
 
