@@ -1,6 +1,6 @@
 """For what differentiates by itself: derivatives are the same under `no_grad` and `inference_mode`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import torch
@@ -10,7 +10,7 @@ from coursework._watching import settled
 
 
 @contextmanager
-def derivatives(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def derivatives(*tensors: Tensor) -> Generator[tuple[Tensor, ...]]:
     """Inside, autograd records, under `no_grad` and `inference_mode` too. Inference tensors are handed over as copies.
 
     Raises ValueError where something else that is needed was made under `inference_mode`: it cannot be differentiated.

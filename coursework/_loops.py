@@ -1,6 +1,6 @@
 """What all samplers share: the check at the door, and a loop that never waits for the device."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import torch
@@ -85,7 +85,7 @@ def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 @contextmanager
-def sampling(x: Tensor) -> Iterator[None]:
+def sampling(x: Tensor) -> Generator[None]:
     """Inside a sampler's loop: values are not looked at, and autograd records only where x asks for it.
 
     A network's parameters alone do not make it record: a trajectory's graph would fill the memory.

@@ -1,17 +1,18 @@
 """When values may be looked at: to look at a value on a device, a loop has to wait for it."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
 from torch import Tensor
-from torch._C import _functorch
+from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 _looking = ContextVar("looking", default=True)
 _waiting = ContextVar("waiting", default=True)
-_passed = WeakIdKeyDictionary()  # tensors whose values have passed checks, with the version that they had
+# tensors whose values have passed checks: the version that they had, and for each check its owner and if it was strict
+_passed: MutableMapping[Tensor, tuple[int, tuple[tuple[object, bool], ...]]] = WeakIdKeyDictionary()
 
 
 def holds(condition: Tensor) -> bool:
@@ -36,10 +37,10 @@ def _has_values(x: Tensor) -> bool:
     """Whether Python can ask for x's values."""
     if torch.compiler.is_compiling() or x.is_meta:
         return False
-    while _functorch.is_functorch_wrapped_tensor(x):
-        if _functorch.is_batchedtensor(x):
+    while is_functorch_wrapped_tensor(x):
+        if is_batchedtensor(x):
             return False
-        x = _functorch.get_unwrapped(x)
+        x = get_unwrapped(x)
     return True
 
 
@@ -68,7 +69,7 @@ def _version(x: Tensor) -> int:
 
 
 @contextmanager
-def unwatched(*, waiting: bool = True) -> Iterator[None]:
+def unwatched(*, waiting: bool = True) -> Generator[None]:
     """Inside, what changes in a loop is not looked at: a loop would have to wait for the device.
 
     What does not change (`settled`) still is; without `waiting` only where that needs no waiting.

@@ -28,15 +28,19 @@ class Density(Protocol):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x)."""
+        ...
 
     def score(self, x: Tensor) -> Tensor:
         """grad log p(x)."""
+        ...
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """n independent draws."""
+        ...
 
     def diffuse(self, alpha: float | Tensor, sigma: float | Tensor) -> "Density":
         """The law of alpha X + sigma noise."""
+        ...
 
 
 class GaussianMixture:
@@ -389,17 +393,34 @@ def exact_score(density: Density, sde: "SDE") -> Callable[[Tensor, Tensor], Tens
     Shapes: x (B, D), t 0-d or (B,), in [0, T] -> (B, D). A GaussianMixture's values are not looked at here, so that a
     solver's loop never waits for the device, and its score brings `score.divergence(x, t)`, (B,), in closed form.
     """
+    if isinstance(density, GaussianMixture):
+        return _MixtureScore(density, sde)
 
-    def score(x: Tensor, t: float | Tensor) -> Tensor:
+    def score(x: Tensor, t: Tensor) -> Tensor:
         t = sde.time(t)
-        if isinstance(density, GaussianMixture):
-            density._check_form(x)
-            return density._diffuse(sde.alpha(t), sde.sigma(t))._score(x)
         return density.diffuse(sde.alpha(t), sde.sigma(t)).score(x)
 
-    if isinstance(density, GaussianMixture):
-        score.divergence = lambda x, t: density._diffuse(sde.alpha(sde.time(t)), sde.sigma(sde.time(t)))._laplacian(x)
     return score
+
+
+class _MixtureScore:
+    """score(x, t) of a noisy mixture, and its divergence; only the form of x is checked."""
+
+    def __init__(self, density: GaussianMixture, sde: "SDE") -> None:
+        self.density, self.sde = density, sde
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        noised = self._noised(t)
+        self.density._check_form(x)
+        return noised._score(x)
+
+    def divergence(self, x: Tensor, t: Tensor) -> Tensor:
+        """tr dscore/dx, (B, D), 0-d or (B,) -> (B,)."""
+        return self._noised(t)._laplacian(x)
+
+    def _noised(self, t: Tensor) -> GaussianMixture:
+        t = self.sde.time(t)
+        return self.density._diffuse(self.sde.alpha(t), self.sde.sigma(t))
 
 
 def _check_like_means(value: Tensor, means: Tensor, name: str, shapes: list[tuple[int, ...]]) -> None:

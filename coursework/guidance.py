@@ -5,6 +5,7 @@ Bayes' rule for scores: grad log p_t(x | y) = grad log p_t(x) + grad_x log p_t(y
 The guidance scale w: 0 is unconditional, 1 conditional, above 1 amplified.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -69,8 +70,9 @@ def classifier_guidance(score: TimedScore, log_prob_label: TimedScore, label: Te
                 )
             chosen = torch.zeros_like(log_prob)
             chosen.scatter_(1, _labels(indices(label, 0, log_prob.shape[1], "label"), x)[:, None], 1.0)
-            again = lambda x: log_prob_label(x, time)  # noqa: E731
-            gradient = vector_jacobian(log_prob, inner, chosen, again, "log_prob_label", keep_graph=recording)
+            gradient = vector_jacobian(
+                log_prob, inner, chosen, lambda x: log_prob_label(x, time), "log_prob_label", keep_graph=recording
+            )
         return value + scale * gradient
 
     return guided
@@ -90,10 +92,9 @@ def classifier_free_guidance(
     2024). Source: Ho & Salimans 2022, eq. 6.
     """
     scale, label = number(scale, "scale"), ordinary(indices(-1 if label is None else label, -1, None, "label"))
-    if interval is not None:
-        low, high = (number(end, "interval") for end in interval)
-        if not 0 <= low < high:
-            raise ValueError(f"interval: expected 0 <= low < high, got {interval}")
+    low, high = (0.0, math.inf) if interval is None else (number(end, "interval") for end in interval)
+    if not 0 <= low < high:
+        raise ValueError(f"interval: expected 0 <= low < high, got {interval}")
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
         labels, t = _labels(label, x), as_time(t)
@@ -314,7 +315,8 @@ class _Measurement:
     def __init__(self, operator: Operator, y: Tensor) -> None:
         _check_operator(operator)
         self.operator = ordinary(operator) if isinstance(operator, Tensor) else operator
-        self.y, self._basis = ordinary(y), None
+        self.y = ordinary(y)
+        self._basis: tuple[Tensor, Tensor] | None = None  # eigenvalues and eigenvectors of A A^T
 
     def gap(self, x0_hat: Tensor) -> Tensor:
         """y - A x0_hat, (B, M)."""

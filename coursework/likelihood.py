@@ -147,8 +147,9 @@ def _integrate(
 
 def _score_and_divergence(score: TimedScore, x: Tensor, t: Tensor, probes: list[Tensor]) -> tuple[Tensor, Tensor]:
     """score(x, t), and tr dscore/dx exactly (no probes) or by Hutchinson's estimate, (B,)."""
-    if not probes and hasattr(score, "divergence"):
-        return score_at(score, x, t), score.divergence(x, t)
+    known = getattr(score, "divergence", None)
+    if known is not None and not probes:
+        return score_at(score, x, t), known(x, t)
     keep_graph = torch.is_grad_enabled()
     with derivatives(x, t) as (x, t):
         x = leaf(x)

@@ -1,6 +1,6 @@
 """A progress bar for solvers and samplers: `with progress(len(times) - 1) as on_step: euler(..., on_step=on_step)`."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from torch import Tensor
@@ -11,7 +11,7 @@ from coursework._loops import OnStep
 
 
 @contextmanager
-def progress(n_steps: int, description: str = "sampling") -> Iterator[OnStep]:
+def progress(n_steps: int, description: str = "sampling") -> Generator[OnStep]:
     """A bar of n_steps steps, in a terminal or a notebook, and the `on_step` that moves it.
 
     It is closed on the way out, also by an error or by Ctrl-C, so that nothing is left of it.

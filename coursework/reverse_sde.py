@@ -54,6 +54,7 @@ class Solver(Protocol):
         on_step: OnStep | None = None,
     ) -> Tensor:
         """The state at times[-1]."""
+        ...
 
 
 def euler_maruyama(
@@ -270,7 +271,7 @@ class _BrownianPath:
         while h > ROUNDING or not self.used:
             self.used.append(self._piece(h))
             h -= self.used[-1][0]
-        return sum(w for _, w in self.used)
+        return sum((w for _, w in self.used), torch.zeros_like(self.x))
 
     def put_back(self) -> None:
         """Let the pieces of the last draw come again, each as it was: a decision hung on their values."""

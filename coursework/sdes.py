@@ -31,6 +31,7 @@ class SDE:
 
     T: float = 1.0
     t_min: float = 1e-3
+    _prior_std: float | None = None  # what the SDE says of it
 
     def alpha(self, t: float | Tensor) -> Tensor:
         """alpha(t), the scale of the data: E[x_t | x_0] = alpha(t) x_0."""
@@ -65,7 +66,11 @@ class SDE:
     @property
     def prior_std(self) -> float:
         """Standard deviation of the prior N(0, prior_std^2 I): sigma(T), unless the SDE says otherwise."""
-        return float(self.sigma(as_time(self.T)))
+        return float(self.sigma(as_time(self.T))) if self._prior_std is None else self._prior_std
+
+    @prior_std.setter
+    def prior_std(self, value: float) -> None:
+        self._prior_std = positive_number(value, "prior_std")
 
     def drift(self, x: Tensor, t: float | Tensor) -> Tensor:
         """f(t) x. Shapes: x (B, *S) -> (B, *S)."""
@@ -150,7 +155,7 @@ class VPSDE(SDE):
     With B(t) = beta_min t + (beta_max - beta_min) t^2 / 2: alpha = exp(-B/2), sigma^2 = 1 - exp(-B).
     """
 
-    prior_std = 1.0
+    _prior_std = 1.0
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
         self.beta_min, self.beta_max = real(beta_min, "beta_min"), real(beta_max, "beta_max")

@@ -53,8 +53,8 @@ class Explorer(ipywidgets.VBox):
         self._draw, self._alt, self.controls = draw, alt, controls
         for control in controls.values():
             control.observe(self._redraw, names="value")
-            control.style = {"description_width": "initial"}
-            control.layout = ipywidgets.Layout(width="480px")
+            control.set_trait("style", {"description_width": "initial"})
+            control.set_trait("layout", ipywidgets.Layout(width="480px"))
         self.picture = ipywidgets.HTML()
         self._redraw()
         super().__init__([*controls.values(), self.picture, SpokenLabels()])
@@ -65,10 +65,9 @@ class Explorer(ipywidgets.VBox):
         image = f'<img src="data:image/png;base64,{self._still}" alt="{escape(self._alt)}" style="max-width: 100%">'
         self.picture.value = image
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, str], dict[str, Any]]:
-        """The live widget, and the picture for viewers that cannot show one."""
-        bundle = super()._repr_mimebundle_(**kwargs)
-        data = bundle[0] if isinstance(bundle, tuple) else bundle
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """The live widget, and the picture for viewers that cannot show one: data and their metadata."""
+        data = super()._repr_mimebundle_(**kwargs) or {}
         alt = f"Picture of an explorer: {self._alt}"
         return {**data, "image/png": self._still, "text/plain": alt}, {"image/png": {"alt": alt}}
 

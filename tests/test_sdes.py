@@ -345,6 +345,17 @@ def test_a_law_of_unit_variance_ends_with_the_priors_variance(sde):
     assert float(sde.alpha(sde.T) ** 2 + sde.sigma(sde.T) ** 2) == pytest.approx(sde.prior_std**2, rel=3e-3)
 
 
+@pytest.mark.parametrize("sde", [VPSDE(), VESDE()], ids=lambda sde: type(sde).__name__)
+def test_another_prior_can_be_set_for_one_sde(sde):
+    sde.prior_std = 1.7
+    x = points(6, 2)
+    expected = Normal(0 * x, 1.7).log_prob(x).sum(1)
+    torch.testing.assert_close(sde.prior_log_prob(x), expected, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match=r"^prior_std: expected values > 0, got -1"):
+        sde.prior_std = -1.0
+    assert type(sde)().prior_std != 1.7
+
+
 def test_prior_log_prob_refuses_and_takes_an_empty_batch():
     assert VPSDE().prior_log_prob(torch.zeros(0, 3)).shape == (0,)
     with pytest.raises(ValueError, match=r"^x: expected a batch of shape \(B, ...\), got \(3,\)"):
