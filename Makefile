@@ -62,8 +62,9 @@ outputs: set-up ## execute solutions/ and store the outputs there
 site: set-up ## build the website into build/site/ (the worked lessons; for learners TREE=notebooks)
 	@$(BIN)/python site/build.py $(if $(TREE),--tree $(TREE))
 
-lint: set-up ## check style and formatting
+lint: set-up ## check style, formatting and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/pyright --pythonpath $(BIN)/python --project tools/strict.json
 
 lock: set-up ## bring requirements.lock in line with pyproject.toml
 	@$(BIN)/python -m venv build/lock && build/lock/bin/python -m pip install --quiet uv

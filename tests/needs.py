@@ -1,4 +1,4 @@
-"""What single tests need and not every machine has: `@pytest.mark.needs("chromium")`.
+"""What single tests need and not every machine has: `@pytest.mark.needs("chromium")`, `needs("dev")` for an extra.
 
 Where it is missing the test is skipped with the reason; with COURSEWORK_CI=1, as in .ci/run, it fails. A service for
 CI names what it cannot have in COURSEWORK_WITHOUT. A GPU is never demanded.
@@ -7,14 +7,30 @@ CI names what it cannot have in COURSEWORK_WITHOUT. A GPU is never demanded.
 import os
 import shutil
 import subprocess
+import tomllib
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
+from packaging.requirements import Requirement
 
 from coursework.data import files
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NAMESPACES = ("unshare", "--user", "--map-root-user", "--net", "--ipc", "--pid", "--fork", "--mount", "--mount-proc")
+PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+
+
+def _installed(requirement: Requirement) -> bool:
+    """Whether a package is there, or all of what an extra of our own names."""
+    if requirement.name == PROJECT["name"]:
+        return all(_installed(Requirement(line)) for extra in requirement.extras for line in EXTRAS[extra])
+    try:
+        return requirement.specifier.contains(version(requirement.name), prereleases=True)
+    except PackageNotFoundError:
+        return False
 
 
 def _namespaces() -> bool:
@@ -42,7 +58,10 @@ REASONS = {
 
 @cache
 def missing(name: str) -> str:
-    """Why tests that need `name` cannot run here, or ""."""
+    """Why tests that need `name` cannot run here, or "". An extra of the package is a name too."""
+    if name in EXTRAS:
+        there = _installed(Requirement(f"{PROJECT['name']}[{name}]"))
+        return "" if there else f"what pip install 'coursework[{name}]' brings is not here"
     return "" if FOUND[name]() else REASONS[name]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.needs("dev")
 ROOT = Path(__file__).parent.parent
 
 
