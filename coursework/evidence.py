@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-WIDTH = 44  # of the column that says what was measured
+WIDTH = 42  # of the column that says what was measured
 SHOWN = 5  # numbers of a tensor that are printed one by one
 Numbers = float | Tensor | Sequence[float]
 
@@ -30,7 +30,7 @@ def agree(what: str, measured: Numbers, exact: Numbers, *, error: float, digits:
     measured, exact = _pair(measured, exact)
     allowed = _positive(error, "error")
     shown = _both(what, measured, exact, digits)
-    print(f"{shown}   (to {allowed:.1g})")
+    print(f"{shown}   (to {allowed:.2g})")
     _stop_unless(bool(((measured - exact).abs() <= allowed).all()), f"{shown}: further apart than {allowed:.3g}")
 
 
@@ -42,7 +42,7 @@ def differ(what: str, measured: Numbers, exact: Numbers, *, by: float, digits: i
     measured, exact = _pair(measured, exact)
     apart = _positive(by, "by")
     shown = _both(what, measured, exact, digits)
-    print(f"{shown}   (off by more than {apart:.1g})")
+    print(f"{shown}   (off by more than {apart:.2g})")
     _stop_unless(bool(((measured - exact).abs() >= apart).all()), f"{shown}: closer than {apart:.3g}")
 
 

@@ -116,3 +116,17 @@ def rows_of_images(ax: Axes, table: dict[str, Tensor], title: str | None = None)
     for i, name in enumerate(table):
         y = 1 - (i + 0.5) / len(table)
         ax.text(-0.01, y, name, transform=ax.transAxes, ha="right", va="center", fontsize=8)
+
+
+def paths(ax: Axes, times: Tensor, states: Tensor, density: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Paths on the line against time, over the density that the points have at each time.
+
+    Shapes: times (n,), states (n, B, 1); `density(x, t)`: (m, 1), () -> (m,). Time runs in the order of `times`.
+    """
+    low, high = float(states.min()) - 0.5, float(states.max()) + 0.5
+    heights = torch.linspace(low, high, 140, dtype=torch.float64)
+    some = times[:: max(1, len(times) // 100)]
+    columns = torch.stack([density(heights[:, None], t) for t in some], dim=1)
+    ax.pcolormesh(some.numpy(), heights.numpy(), columns.numpy(), cmap="Blues", rasterized=True)
+    ax.plot(times.numpy(), states[:, :, 0].numpy(), linewidth=0.8)
+    ax.set(xlabel="time $t$", ylabel="$x$", xlim=(float(times[0]), float(times[-1])), ylim=(low, high))

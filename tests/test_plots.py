@@ -34,3 +34,19 @@ def test_rows_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="'b': 2"):
         plots.rows_of_images(ax, {"a": torch.zeros(3, 1, 4, 4), "b": torch.zeros(2, 1, 4, 4)})
     plt.close("all")
+
+
+def test_paths_lie_over_the_density_of_their_times_and_time_runs_as_given():
+    times = torch.linspace(1, 0, 251)
+    states = torch.stack([1 + times, -times], dim=1)[:, :, None]
+    _, ax = plt.subplots()
+    plots.paths(ax, times, states, lambda x, t: x[:, 0] + 10 * t)
+    mesh = ax.collections[0]
+    corners = mesh.get_coordinates()
+    values = mesh.get_array()
+    assert ax.get_xlim() == (1, 0)
+    assert [line.get_ydata()[0] for line in ax.lines] == pytest.approx([2, -1])
+    assert corners[0, 0, 0] == pytest.approx(1, abs=0.01)
+    assert values[0, 0] - values[0, -1] == pytest.approx(10)  # 10 t falls from 10 to 0
+    assert values[-1, 0] - values[0, 0] == pytest.approx(4)  # x rises from -1.5 to 2.5
+    plt.close("all")
