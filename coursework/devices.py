@@ -7,7 +7,7 @@ import os
 import torch
 
 
-def pick_device(name: str = "auto") -> torch.device:
+def pick_device(name: str | torch.device = "auto") -> torch.device:
     """Chooses the device that a lesson computes on, and one thread for what it computes on the CPU.
 
     "auto" takes CUDA where there is one, else the CPU; "mps" only by its name, because it lacks float64. Several
@@ -15,14 +15,16 @@ def pick_device(name: str = "auto") -> torch.device:
     OMP_NUM_THREADS is set, its number stays.
 
     Args:
-        name: "auto", or what `torch.device` understands: "cpu", "cuda", "cuda:1", "mps".
+        name: "auto", or what `torch.device` understands: "cpu", "cuda", "cuda:1", "mps"; a device too,
+            since a lesson's cell `device = pick_device(device)` may be run again.
 
     Raises:
-        TypeError: if name is not a string.
+        TypeError: if name is neither a string nor a device.
         ValueError: if there is no such device, here or at all.
     """
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(1)
+    name = str(name) if isinstance(name, torch.device) else name
     if not isinstance(name, str):
         raise TypeError(f"name: expected a string such as 'auto' or 'cpu', got {type(name).__name__}")
     found = devices()

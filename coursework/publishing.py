@@ -26,6 +26,7 @@ ROLES = ("setup", "lesson", "exercise", "check")
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = "raise NotAttempted"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+FAULTY = "spot-the-bug"  # tag of a cell whose code is wrong, and mostly right: it may show lines of the solution
 LEAK_LENGTH = 16  # a solution's line of at least this many characters, spaces aside, is looked for elsewhere
 
 
@@ -174,7 +175,8 @@ def student_problems(source: NotebookNode, student: NotebookNode) -> Iterator[st
 
 
 def _leaks(source: NotebookNode, student: NotebookNode) -> Iterator[str]:
-    shown = {re.sub(r"\s", "", line): c.id for c in student.cells for line in c.source.splitlines()}
+    told = [cell for cell in student.cells if FAULTY not in cell.metadata.get("tags", [])]
+    shown = {re.sub(r"\s", "", line): cell.id for cell in told for line in cell.source.splitlines()}
     for cell in source.cells:
         for line in _solution_lines(cell.source):
             if line in shown:

@@ -5,14 +5,20 @@ Its own sizes belong to its claims: with those it runs in a kernel. Here every c
 
 import ast
 import contextlib
+import hashlib
 import io
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import matplotlib
 import matplotlib.pyplot as plt
 import nbformat
+from matplotlib.figure import Figure
+from nbformat import NotebookNode
 
+from coursework import evidence, plots, widgets
 from tests.explorer_cells import ROOT, statements
 
 
@@ -33,18 +39,52 @@ def small(name: str, value: object) -> object:
 
 def run(name: str, tree: str = "notebooks") -> str:
     """What the lesson's cells print."""
-    path, space, printed = Path(ROOT, tree, f"{name}.ipynb"), {"__name__": "__main__"}, io.StringIO()
+    with _lesson(name, tree) as (cells, execute):
+        return "".join(map(execute, cells))
+
+
+def run_again(name: str, tree: str = "notebooks") -> dict[str, tuple[str, str]]:
+    """What each cell prints and draws in its turn, and when it is run again after the last one, by cell id.
+
+    A learner's choice of parameters is none of a cell's results: their cell is not run again.
+    """
+    with _lesson(name, tree) as (cells, execute):
+        first = {cell.id: execute(cell) for cell in cells}
+        return {cell.id: (first[cell.id], execute(cell)) for cell in cells if not _sets_parameters(cell)}
+
+
+@contextlib.contextmanager
+def _lesson(name: str, tree: str) -> Iterator[tuple[list[NotebookNode], Callable[[NotebookNode], str]]]:
+    """The lesson's cells of code, and what executes one of them and returns its text, with a digest of each picture."""
+    path, space = Path(ROOT, tree, f"{name}.ipynb"), {"__name__": "__main__"}
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+    def execute(cell: NotebookNode) -> str:
+        body = WithoutAsserts().visit(ast.Module(statements(cell.source), []))
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(compile(body, f"{name}, cell {cell.id}", "exec"), space)
+        if _sets_parameters(cell):
+            space.update({key: small(key, value) for key, value in space.items()})
+        return printed.getvalue()
+
     with (
         contextlib.chdir(path.parent),
-        contextlib.redirect_stdout(printed),
+        mock.patch.object(evidence, "_stop_unless"),
+        mock.patch.object(plots, "png", _png),
+        mock.patch.object(widgets, "png", _png),
         matplotlib.rc_context(),
         warnings.catch_warnings(action="ignore"),
     ):
-        for cell in cells:
-            body = WithoutAsserts().visit(ast.Module(statements(cell.source), []))
-            exec(compile(body, f"{name}, cell {cell.id}", "exec"), space)
-            if "parameters" in cell.metadata.get("tags", []):
-                space |= {key: small(key, value) for key, value in space.items()}
+        yield cells, execute
         plt.close("all")
-    return printed.getvalue()
+
+
+def _sets_parameters(cell: NotebookNode) -> bool:
+    return "parameters" in cell.metadata.get("tags", [])
+
+
+def _png(figure: Figure, png: Callable[[Figure], bytes] = plots.png) -> bytes:
+    """The picture; what it shows is told by a digest."""
+    data = png(figure)
+    print("picture", hashlib.sha256(data).hexdigest())
+    return data

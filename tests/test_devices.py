@@ -37,6 +37,10 @@ def test_pick_device_refuses_what_is_not_there_in_one_line(monkeypatch, name):
     assert "\n" not in str(refusal.value)
 
 
+def test_pick_device_keeps_what_it_has_picked():
+    assert pick_device(pick_device("cpu")) == torch.device("cpu")
+
+
 def test_pick_device_refuses_what_is_no_name():
     with pytest.raises(TypeError, match=r"^name: expected a string"):
         pick_device(None)

@@ -135,6 +135,15 @@ def leak_in_text(notebook):
     notebook.cells[-1].source += "\n\n    return (responsibilities[..., None] * scores).sum(1)\n"
 
 
+def test_a_cell_with_a_bug_to_be_spotted_may_show_lines_of_the_solution(root):
+    def faulty(notebook):
+        leak_in_code(notebook)
+        notebook.cells[-2].metadata["tags"] = ["spot-the-bug"]
+
+    change(root, faulty)
+    assert publish(root)
+
+
 def stub_that_does_not_parse(notebook):
     cell = find(notebook, "exercise", "1.1")
     cell.source = cell.source.replace("### END SOLUTION", "### END SOLUTION\n  odd = 1")
