@@ -14,7 +14,7 @@ from typing import IO, Any, NoReturn
 import typer
 from tqdm import tqdm
 
-from coursework._names import shown
+from coursework.course.lines import shown
 
 REFUSED, INTERRUPTED, NOBODY_READS = 2, 130, 141
 
@@ -139,7 +139,7 @@ def join_pairs(args: list[str]) -> list[str]:
 
 def read_parameters(pairs: list[str]) -> dict[str, Any]:
     """Turns NAME=VALUE pairs into parameters, or ends the command."""
-    from coursework.run_parameters import parse_value
+    from coursework.course.parameters import parse_value
 
     values: dict[str, Any] = {}
     for pair in pairs:

@@ -11,11 +11,13 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from coursework import cli_checking, cli_collect, cli_grading, cli_models, run_workers, running
+from coursework import cli_checking, cli_collect, cli_grading, cli_models
 from coursework._command_line import Commands, PairsCommand, read_parameters, refuse, say
-from coursework._names import shown
 from coursework.course import doctor as examination
-from coursework.run_reports import ReportError, Reports
+from coursework.course import running, workers
+from coursework.course.lines import shown
+from coursework.course.reports import ReportError, Reports
+from coursework.course.tree import CourseError, course_tree
 
 app = typer.Typer(cls=Commands, help=__doc__, add_completion=False, pretty_exceptions_show_locals=False)
 app.add_typer(cli_models.app)
@@ -48,8 +50,8 @@ Check = Annotated[bool, typer.Option("--check", help="write nothing; fail where 
 def here(*, complete: bool = False) -> Path:
     """Returns the course tree in the current directory, or ends the command; complete: with solutions/."""
     try:
-        return running.course_tree(Path.cwd(), complete=complete)
-    except running.RunError as error:
+        return course_tree(Path.cwd(), complete=complete)
+    except CourseError as error:
         refuse(str(error))
 
 
@@ -67,17 +69,36 @@ def doctor() -> None:
 @app.command()
 def publish(check: Check = False) -> None:
     """Write notebooks/ from solutions/."""
-    from coursework import publishing
+    from coursework.course import publishing
 
     root = here(complete=True)
     try:
         lines = publishing.out_of_sync(root) if check else publishing.publish(root)
-    except publishing.PublishError as error:
+    except CourseError as error:
         print(shown(str(error), keep="\n"), file=sys.stderr)
         raise typer.Exit(1) from None
     for line in lines:
         print(line.relative_to(root) if isinstance(line, Path) else line)
     raise typer.Exit(int(check and bool(lines)))
+
+
+@app.command()
+def edit(
+    name: Annotated[str, typer.Argument(help="the lesson, by number or name")],
+    save: Annotated[bool, typer.Option("--save", help="write the lesson from its text")] = False,
+) -> None:
+    """Write a worked lesson as text, to edit it; with --save, the lesson from its text.
+
+    Needs the extra `instructor`.
+    """
+    from coursework.course import editing
+
+    root = here(complete=True)
+    try:
+        path = editing.save_text(root, name) if save else editing.open_text(root, name)
+    except CourseError as error:
+        refuse(str(error))
+    print(path.relative_to(root) if save else f"edit {path.relative_to(root)}, then: coursework edit {name} --save")
 
 
 @app.command(cls=PairsCommand)
@@ -99,10 +120,10 @@ def run(
     try:
         tasks = running.plan(here(), names or [], **options, **limits)
         reports = Reports(tasks, junit, html)
-    except (running.RunError, ReportError) as error:
+    except (CourseError, ReportError) as error:
         refuse(*str(error).split("\n"))
     try:
-        outcomes, problem = run_with_progress(tasks, run_workers.execute_all(tasks, min(jobs, len(tasks))), reports)
+        outcomes, problem = run_with_progress(tasks, workers.execute_all(tasks, min(jobs, len(tasks))), reports)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; no kernel is left running") from None
     print("\n" + shown(running.summary(outcomes), keep="\n"))
@@ -132,11 +153,11 @@ def run_with_progress(
 @app.command()
 def reset(name: Annotated[str, typer.Argument(help="the lesson, by number or name")]) -> None:
     """Put a fresh student copy of a lesson in place; the old one is kept beside it."""
-    from coursework import publishing
+    from coursework.course import publishing
 
     try:
-        path, kept = running.reset(here(), name)
-    except (running.RunError, publishing.PublishError) as error:
+        path, kept = publishing.reset(here(), name)
+    except CourseError as error:
         refuse(*str(error).split("\n"))
     print(f"{path.relative_to(Path.cwd())} is fresh" + (f"; yours is now {kept.name}" if kept else ""))
 

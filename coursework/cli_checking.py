@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from coursework import running
 from coursework._command_line import refuse, say
+from coursework.course.tree import CourseError, course_tree
 
 app = typer.Typer()
 
@@ -22,13 +22,12 @@ def check_submission(file: Annotated[Path, typer.Argument(help="the notebook tha
     """
     from coursework.grading.dry_run import check_file, known_lessons
     from coursework.grading.handin import HandInError
-    from coursework.publishing import PublishError
 
     try:
-        root = running.course_tree(Path.cwd())
+        root = course_tree(Path.cwd())
         for line in check_file(file, known_lessons(root)):
             say(line)
-    except (running.RunError, PublishError) as error:
+    except CourseError as error:
         refuse(str(error))
     except HandInError as error:
         refuse(f"{file}: {error}")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from coursework import running
 from coursework._command_line import refuse, say
+from coursework.course.tree import CourseError, course_tree, matches
 
 if TYPE_CHECKING:
     from coursework.grading.class_list import ClassList
@@ -48,8 +48,8 @@ Taken = Annotated[
 def course_root() -> Path:
     """The course tree in the current directory, or the end of the command."""
     try:
-        return running.course_tree(Path.cwd(), complete=True)
-    except running.RunError as error:
+        return course_tree(Path.cwd(), complete=True)
+    except CourseError as error:
         refuse(str(error))
 
 
@@ -85,20 +85,19 @@ def going_on() -> Iterator[None]:
 def lessons_named(root: Path, names: list[str]) -> list[Lesson]:
     """The lessons of the course that the names pick, all without names, or the end of the command."""
     from coursework.grading.handin import course_lessons
-    from coursework.publishing import PublishError
 
     try:
         return chosen(course_lessons(root), names)
-    except PublishError as error:
+    except CourseError as error:
         refuse(str(error))
 
 
 def chosen(lessons: list[Lesson], names: list[str]) -> list[Lesson]:
     """Those of the lessons that the names pick, all without names, or the end of the command."""
     for name in names:
-        if not any(running.matches(lesson.name, name) for lesson in lessons):
+        if not any(matches(lesson.name, name) for lesson in lessons):
             refuse(f"no lesson {name!r} with exercises; there are {', '.join(lesson.name for lesson in lessons)}")
-    return [lesson for lesson in lessons if not names or any(running.matches(lesson.name, name) for name in names)]
+    return [lesson for lesson in lessons if not names or any(matches(lesson.name, name) for name in names)]
 
 
 def read_students(path: Path | None) -> ClassList | None:
@@ -122,7 +121,6 @@ def assign(
     from coursework.grading.gradebook import Gradebook, GradebookError
     from coursework.grading.release import AssignError
     from coursework.grading.release import assign as release
-    from coursework.publishing import PublishError
 
     worth, lessons = read_points(points, out), lessons_named(root, [])
     asked = chosen(lessons, names)
@@ -134,7 +132,7 @@ def assign(
             if added_to:  # what a person gave before goes along with the points
                 with Gradebook(out) as book:
                     book.weigh([lesson for lesson in lessons if book.has(lesson)], worth)
-    except (AssignError, GradebookError, PublishError, OSError) as error:
+    except (AssignError, GradebookError, CourseError, OSError) as error:
         refuse(str(error))
     for path in written:
         say(str(path))

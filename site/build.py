@@ -16,8 +16,7 @@ from sources import make_sources
 from sphinx.cmd.build import build_main
 
 from coursework._command_line import refuse
-from coursework.publishing import PublishError
-from coursework.running import TREES, RunError, course_tree
+from coursework.course.tree import TREES, CourseError, course_tree
 
 HERE = Path(__file__).resolve().parent
 FAILED = 1
@@ -34,7 +33,7 @@ def build(tree: Tree = "solutions", out: Out = None) -> None:
         root = course_tree(Path.cwd())
         work = root / "build" / "site" / ".work" / tree
         make_sources(root, work / "source", worked=tree == "solutions")
-    except (RunError, PublishError, LinkError) as error:
+    except (CourseError, LinkError) as error:
         refuse(str(error))
     out = (out or root / "build" / "site" / tree).resolve()
     html = work / "html"

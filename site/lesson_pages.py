@@ -11,7 +11,7 @@ import re
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-from coursework import publishing
+from coursework.course import publishing
 from coursework.exercises.engine import Exercise, lesson_exercises
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|$~^!&])")

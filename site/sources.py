@@ -16,8 +16,9 @@ from text_pages import (
     toctree,
 )
 
-from coursework import publishing
 from coursework._files import write_atomically
+from coursework.course import publishing
+from coursework.course.tree import find_lessons
 
 FOR_INSTRUCTORS = ("docs/instructors.md",)  # it says what learners should find out by themselves
 
@@ -28,7 +29,7 @@ class Source:
     def __init__(self, root: Path, *, worked: bool) -> None:
         self.root, self.worked = root, worked
         self.files: dict[str, bytes] = {}
-        self.lessons = [path.stem for path in publishing.sources(root)]
+        self.lessons = [path.stem for path in find_lessons(root / "solutions")]
         self.guides = sorted(path.stem for path in (root / "docs").glob("*.md"))
         self.cards = sorted((root / "coursework" / "trained").glob("*.md"))
         self.modules = api_modules()
@@ -117,7 +118,7 @@ def make_sources(root: Path, folder: Path, *, worked: bool) -> None:
 
     Raises:
         LinkError: naming every link of a text that leads nowhere.
-        PublishError: if a lesson cannot be read.
+        CourseError: if a lesson cannot be read.
     """
     source = Source(root, worked=worked)
     entries = [source.add_lesson(name) for name in source.lessons]

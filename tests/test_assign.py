@@ -15,10 +15,9 @@ import nbformat
 import pytest
 from typer.testing import CliRunner
 
-from coursework import publishing
 from coursework._files import write_atomically
 from coursework.cli import app
-from coursework.course import doctor
+from coursework.course import doctor, publishing
 from coursework.grading import gradebook, release
 from coursework.grading.derivations import DERIVATIONS, of_lesson
 from coursework.grading.points import Points, PointsError, read_points
@@ -85,7 +84,7 @@ def test_the_rubric_stays_with_the_instructor(course):
     text = (course / "release" / NAME / f"{NAME}.ipynb").read_text(encoding="utf-8")
     worked = publishing.read(ROOT / "solutions" / f"{NAME}.ipynb")
     assert all(json.dumps(words)[1:-1] not in text for _, words in derivation.rubric)
-    assert list(publishing._leaks(worked, notebook(course, "release"))) == []
+    assert list(publishing.leaks(worked, notebook(course, "release"))) == []
     assert "- 1.2: All products" in (course / "rubric.md").read_text(encoding="utf-8")
 
 

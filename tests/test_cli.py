@@ -17,12 +17,12 @@ import pytest
 from nbformat import v4
 from typer.testing import CliRunner
 
-from coursework import publishing, run_lesson, run_workers, running, stored_outputs
 from coursework._command_line import join_pairs
 from coursework.cli import app
-from coursework.course import doctor
+from coursework.course import doctor, executing, notebooks, publishing, running, workers
 from coursework.course.doctor import Finding
-from coursework.run_reports import Reports
+from coursework.course.reports import Reports
+from coursework.course.tree import TREES, CourseError, find_lessons, lessons
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMETERS = "seed = 0\nsize: int = 3\nlow, high = 0, 1"
@@ -37,7 +37,7 @@ def write_lesson(path: Path, *cells: str, parameters: str | None = PARAMETERS) -
 
 def make_tree(root: Path) -> Path:
     """Makes an empty course tree."""
-    for name in running.TREES:
+    for name in TREES:
         (root / name).mkdir()
     return root
 
@@ -56,7 +56,7 @@ def call(*arguments: str):
 
 def printed(path: Path) -> str:
     """What an executed lesson printed."""
-    return "".join(run_lesson.texts(nbformat.read(path, as_version=4)))
+    return "".join(executing.texts(nbformat.read(path, as_version=4)))
 
 
 # The tree
@@ -117,7 +117,7 @@ def test_publish_check_fails_where_the_trees_differ(tree, monkeypatch, problems,
 @pytest.mark.parametrize("arguments", [["publish"], ["publish", "--check"]])
 def test_publish_prints_every_problem_of_the_sources(tree, monkeypatch, arguments):
     def fail(root):
-        raise publishing.PublishError("first\nsecond")
+        raise CourseError("first\nsecond")
 
     monkeypatch.setattr(publishing, "publish", fail)
     monkeypatch.setattr(publishing, "out_of_sync", fail)
@@ -130,7 +130,7 @@ def test_publish_prints_every_problem_of_the_sources(tree, monkeypatch, argument
 
 def names(tree: Path, *wanted: str) -> list[str]:
     """The lessons that these names pick."""
-    return [path.stem for path in running.find_lessons(tree / "notebooks", wanted)]
+    return [path.stem for path in find_lessons(tree / "notebooks", wanted)]
 
 
 def test_names_pick_lessons_by_number_or_beginning(tree):
@@ -140,7 +140,7 @@ def test_names_pick_lessons_by_number_or_beginning(tree):
     assert names(tree, "1") == names(tree, "01") == names(tree, "01_sc") == ["01_score"]
     assert names(tree, "notebooks/01_score.ipynb", "0") == ["00_start", "01_score"]
     for unknown in ("2", "score", "100", ""):
-        with pytest.raises(running.RunError, match=r"no lesson .*; there are 00_start, 01_score, 10_likelihood"):
+        with pytest.raises(CourseError, match=r"no lesson .*; there are 00_start, 01_score, 10_likelihood"):
             names(tree, unknown)
 
 
@@ -262,7 +262,7 @@ def test_the_table_counts_the_checks(executed):
 def test_every_lesson_leaves_what_it_got_to(executed):
     root, _ = executed
     folder = root / "build" / "executed"
-    assert sorted(path.name for path in folder.iterdir()) == [path.name for path in running.lessons(root / "notebooks")]
+    assert sorted(path.name for path in folder.iterdir()) == [path.name for path in lessons(root / "notebooks")]
     assert "before" in printed(folder / "01_fails.ipynb")
     assert "after" not in printed(folder / "01_fails.ipynb")
     assert "before" in printed(folder / "02_hangs.ipynb")
@@ -297,7 +297,7 @@ def without_kernels(monkeypatch):
             cell.outputs = [v4.new_output("stream", name="stdout", text=cell.source)]
 
     monkeypatch.setattr(papermill, "execute_notebook", execute_notebook)
-    monkeypatch.setattr(run_workers, "execute_all", lambda tasks, jobs: (run_lesson.execute(task) for task in tasks))
+    monkeypatch.setattr(workers, "execute_all", lambda tasks, jobs: (executing.execute(task) for task in tasks))
 
 
 def test_both_trees_in_one_run(tree, without_kernels):
@@ -354,7 +354,7 @@ def test_names_pick_from_both_trees_and_one_that_is_in_one_only_is_refused(tree)
     write_lesson(tree / "solutions" / "02_b.ipynb")
     tasks = running.plan(tree, ["1"], tree="both")
     assert [(task.tree, task.name) for task in tasks] == [("notebooks", "01_a"), ("solutions", "01_a")]
-    with pytest.raises(running.RunError, match="no lesson '2'; there are 01_a"):
+    with pytest.raises(CourseError, match="no lesson '2'; there are 01_a"):
         running.plan(tree, ["2"], tree="both")
 
 
@@ -372,7 +372,7 @@ def test_store_writes_outputs_back_and_nothing_that_changes(tree):
         v4.new_output("display_data", {**view, "text/plain": "HBox()"}),
         v4.new_output("display_data", {**view, "text/html": "picture", "text/plain": "HBox()"}),
     ]
-    stored_outputs.store(path, executed)
+    notebooks.store_outputs(path, executed)
     after = nbformat.read(path, as_version=4)
     assert [cell.execution_count for cell in after.cells] == [1, 2]
     assert [output.get("text") or output.data for output in after.cells[1].outputs] == [
@@ -458,7 +458,7 @@ def test_reset_brings_back_a_lesson_that_is_missing(published):
 
 def test_reset_touches_nothing_where_the_source_cannot_be_published(published, monkeypatch):
     def fail(root, name):
-        raise publishing.PublishError("01_a: no ids")
+        raise CourseError("01_a: no ids")
 
     monkeypatch.setattr(publishing, "student_text", fail)
     (published / "notebooks" / "01_a.ipynb").write_text("mine")

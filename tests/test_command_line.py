@@ -25,14 +25,13 @@ from coursework import (
     evaluation,
     generation,
     models,
-    publishing,
-    run_workers,
-    running,
     training,
 )
 from coursework.cli import app
+from coursework.course import publishing, workers
+from coursework.course.running import Outcome
+from coursework.course.tree import TREES
 from coursework.recipes import RECIPES
-from coursework.run_tasks import Outcome
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -105,7 +104,7 @@ def arguments(command, name, value):
 def course(tmp_path_factory):
     """A course tree of one lesson, with a small model that learnt nothing."""
     root = tmp_path_factory.mktemp("course")
-    for tree in running.TREES:
+    for tree in TREES:
         (root / tree).mkdir()
         tagged = v4.new_code_cell("seed = 0", id="a", metadata={"tags": ["parameters"]})
         nbformat.write(v4.new_notebook(cells=[tagged]), root / tree / "00_a.ipynb")
@@ -124,7 +123,7 @@ def call(course, monkeypatch):
     monkeypatch.setattr(training, "_train", lambda run, *options: run.finish())
     monkeypatch.setattr(generation, "in_shares", lambda function, items, *options: [torch.zeros(len(items), 1, 8, 8)])
     monkeypatch.setattr(evaluation, "_features", lambda _, images, __: (torch.zeros(len(images), 2),) * 2)
-    monkeypatch.setattr(run_workers, "execute_all", lambda tasks, jobs: (Outcome(task, 1.0) for task in tasks))
+    monkeypatch.setattr(workers, "execute_all", lambda tasks, jobs: (Outcome(task, 1.0) for task in tasks))
     monkeypatch.setattr(
         publishing, "student_text", lambda root, name: (root / "notebooks" / f"{name}.ipynb").read_text()
     )

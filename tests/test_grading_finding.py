@@ -8,8 +8,7 @@ import unicodedata
 
 import pytest
 
-from coursework import _names
-from coursework.grading import finding, lms_names
+from coursework.grading import finding, lms_names, names
 from coursework.grading.class_list import ClassListError, read_class_list
 from coursework.grading.finding import SEVERAL, FindingError
 from coursework.grading.handin import Lesson
@@ -397,8 +396,8 @@ LONG = [
 
 @pytest.mark.parametrize(
     ("call", "name"),
-    [(call, x) for call in (_names.student_name, _names.safe_id) for x in LONG]
-    + [(_names.safe_id, x) for x in ("Müller, Ann", "a/b", "x.")],
+    [(call, x) for call in (names.student_name, names.safe_id) for x in LONG]
+    + [(names.safe_id, x) for x in ("Müller, Ann", "a/b", "x.")],
 )
 def test_a_name_that_looks_like_what_another_became_becomes_something_else(name, call):
     first = call(name)
@@ -409,23 +408,23 @@ def test_a_name_that_looks_like_what_another_became_becomes_something_else(name,
 
 def test_folders_named_as_a_shortened_one_are_other_students(tmp_path):
     long = "a" * 200
-    for name in (long, _names.student_name(long)):
+    for name in (long, names.student_name(long)):
         put(tmp_path / name / "03.ipynb", FULL)
     assert len(set(find(tmp_path).students)) == 2
     for name in ("anna-1234567890", "deadbeef-deadbeef00"):  # as a login may be
-        assert _names.student_name(name) == name
+        assert names.student_name(name) == name
 
 
 def test_a_safe_id_is_harmless_and_stays_as_it_is():
     harmless = set(string.ascii_letters + string.digits + " ._@-")
     for name in map(os.fsdecode, NAMES):
-        found = _names.safe_id(name)
+        found = names.safe_id(name)
         assert all(c in harmless or c.isalnum() for c in found)
         assert found[0].isalnum()
         assert len(found.encode()) <= 120
-    assert len({_names.safe_id(os.fsdecode(name)) for name in NAMES}) == len(NAMES)
+    assert len({names.safe_id(os.fsdecode(name)) for name in NAMES}) == len(NAMES)
     for name in ("anna", "Ben Low", "j_smith", "a.b@c.edu", "Müller", "李雷"):
-        assert _names.safe_id(name) == name
+        assert names.safe_id(name) == name
 
 
 # -- what systems call files ---------------------------------------------------------------------------------------

@@ -17,13 +17,13 @@ from nbgrader.api import Gradebook
 from nbgrader.utils import compute_checksum
 from typer.testing import CliRunner
 
-from coursework._names import safe_id
 from coursework.cli import app
 from coursework.grading import classroom, gradebook, handin, lms, pages
 from coursework.grading.derivations import of_lesson
 from coursework.grading.feedback import page
 from coursework.grading.handin import Lesson
 from coursework.grading.marking import Mark
+from coursework.grading.names import safe_id
 from coursework.grading.standing import check_cell
 from coursework.grading.tables import harmless
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from coursework import run_lesson
+from coursework.course import executing
 from coursework.exercises.engine import lesson_exercises
 from tests import small_lessons
 
@@ -30,7 +30,7 @@ def exercises(name):
 
 
 def displayed(cell):
-    return "".join(run_lesson.texts(nbformat.from_dict({"cells": [cell]})))
+    return "".join(executing.texts(nbformat.from_dict({"cells": [cell]})))
 
 
 @pytest.mark.lessons
@@ -51,7 +51,7 @@ def test_worked_lesson_runs_passes_its_checks_and_repeats_its_stored_outputs(nam
 @every_lesson
 def test_untouched_lesson_runs_to_its_end_with_every_check_not_attempted(name):
     """The references take the places of all answers: every cell runs on what they give."""
-    verdicts = run_lesson.VERDICT.findall(small_lessons.run(name))
+    verdicts = executing.VERDICT.findall(small_lessons.run(name))
     assert verdicts == ["not attempted"] * len(exercises(name))
 
 

@@ -17,8 +17,8 @@ import pytest
 import typer
 
 import coursework
+from coursework.course.publishing import student_notebook
 from coursework.exercises.engine import lesson_exercises
-from coursework.publishing import student_notebook
 
 ROOT = Path(__file__).parent.parent
 TREES = ("solutions", "notebooks")

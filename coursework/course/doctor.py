@@ -163,10 +163,10 @@ def lock_finding(root: Path) -> Finding:
 def tree_findings(root: Path) -> list[Finding]:
     """Reports each lesson of notebooks/ that is missing or out of date; a learner's own work in one is fine."""
     try:
-        from coursework import publishing, running
+        from coursework.course import publishing, tree
 
         if not (root / "solutions").is_dir():
-            return released_findings(running.lessons(root / running.RELEASED), root)
+            return released_findings(tree.lessons(root / tree.RELEASED), root)
         problems = publishing.outdated(root)
     except Exception as error:
         mend = "read the message, mend that lesson in solutions/, then: coursework publish"

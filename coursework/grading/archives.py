@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from coursework._names import shown
+from coursework.course.lines import shown
 from coursework.grading import handin
 from coursework.grading.finding import NO_FOLDERS, is_notebook
 

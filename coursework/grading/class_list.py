@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from coursework._names import same, shown, student_name
+from coursework.course.lines import shown
+from coursework.grading.names import same, student_name
 
 MOST_BYTES = 20 << 20
 TEST_STUDENT = "student, test"  # is in every export of Canvas

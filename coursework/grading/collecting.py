@@ -13,13 +13,14 @@ from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 
 from coursework._files import check_writable, write_atomically
-from coursework._names import distinct, safe_id, same, shown, student_name
+from coursework.course.lines import shown
 from coursework.grading.archives import Archive, ArchiveError
 from coursework.grading.class_list import ClassList
 from coursework.grading.collected import LATE, NOTHING, TABLE, Row, read_table
 from coursework.grading.finding import choose
 from coursework.grading.handin import Lesson
 from coursework.grading.lms_names import Named, resubmission
+from coursework.grading.names import distinct, safe_id, same, student_name
 from coursework.grading.owners import QUIET, Handed, handed_in
 from coursework.grading.tables import harmless, table
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from coursework import publishing, running
+from coursework.course import publishing, tree
 from coursework.exercises import engine
 from coursework.exercises.attempt import TimeIsUp
 from coursework.exercises.engine import Exercise, NotAttempted, lesson_exercises
@@ -22,7 +22,7 @@ def known_lessons(root: Path) -> list[Lesson]:
     """The lessons of a course tree, or of what students were given of one."""
     if (root / "solutions").is_dir():
         return handin.course_lessons(root)
-    released = sorted((root / running.RELEASED).glob("[0-9][0-9]_*.ipynb"))
+    released = tree.lessons(root / tree.RELEASED)
     return [handin.released_lesson(path.stem, publishing.read(path)) for path in released]
 
 

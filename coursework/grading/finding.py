@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from coursework._names import is_name, same, shown, student_name
+from coursework.course.lines import shown
 from coursework.grading import handin
 from coursework.grading.class_list import ClassList
 from coursework.grading.collected import Row, known_folders
 from coursework.grading.handin import HandInError, Lesson
 from coursework.grading.lms_names import COPY, read_name, resubmission
+from coursework.grading.names import is_name, same, student_name
 
 MOST_FILES = 2_000  # that are looked through for one learner
 MOST_ENTRIES = 100_000  # of a folder that are listed

@@ -19,10 +19,10 @@ import nbformat
 from nbformat import NotebookNode
 
 from coursework._files import write_atomically
-from coursework._names import safe_id
 from coursework.grading import handin, rebuilding
 from coursework.grading.finding import Note
 from coursework.grading.handin import HandInError, Lesson
+from coursework.grading.names import safe_id
 from coursework.grading.points import Points
 from coursework.grading.records import Record, Records
 from coursework.grading.release import AssignError, check_place, course_api, programs_of_this_python

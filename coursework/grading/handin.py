@@ -66,10 +66,11 @@ class HandIn:
 
 
 def course_lessons(root: Path) -> list[Lesson]:
-    """The lessons of a course tree that have exercises, in order. Raises PublishError where one cannot be read."""
-    from coursework import publishing
+    """The lessons of a course tree that have exercises, in order. Raises CourseError where one cannot be read."""
+    from coursework.course.publishing import read
+    from coursework.course.tree import find_lessons
 
-    found = [_lesson(path.stem, publishing.read(path)) for path in publishing.sources(root)]
+    found = [_lesson(path.stem, read(path)) for path in find_lessons(root / "solutions")]
     return [lesson for lesson in found if lesson.functions]
 
 

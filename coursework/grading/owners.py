@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from coursework._names import shown
+from coursework.course.lines import shown
 from coursework.grading.archives import EMPTY, HIDDEN, Archive, ArchiveError, Item, is_hidden
 from coursework.grading.class_list import ClassList
 from coursework.grading.finding import Candidate, by_name, is_notebook, lessons_of

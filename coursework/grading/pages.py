@@ -101,12 +101,12 @@ def _make_one(page: Page, mathjax: str, worker: Worker) -> None:
 
 def _mathjax(root: Path) -> Path | None:
     """Where MathJax is, a file for all pages; None where no installed package brings it."""
-    from coursework import run_reports
+    from coursework.course import reports
 
-    path = root / run_reports.MATHJAX
+    path = root / reports.MATHJAX
     try:
         if not path.is_file():
-            run_reports.put_mathjax(root)
+            reports.put_mathjax(root)
     except (ImportError, OSError):
         return None
     return path

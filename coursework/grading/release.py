@@ -18,8 +18,8 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode, v4
 
-from coursework import publishing, running
 from coursework._files import check_writable, write_atomically
+from coursework.course import publishing, tree
 from coursework.grading.derivations import Derivation
 from coursework.grading.handin import Lesson
 from coursework.grading.points import Points
@@ -97,8 +97,8 @@ PACKED_FILES = (
 KEPT = ("__pycache__",)
 OF_GRADING = (  # what `coursework check-submission` needs; the rubrics are elsewhere
     *("__init__", "answers", "cases", "cells", "class_list", "collected", "counting", "dry_run", "finding", "grader"),
-    *("handin", "lms_names", "magics", "marking", "pictures", "sandbox", "service", "stage", "stripping", "wire"),
-    *("withheld", "worker", "writing"),
+    *("handin", "lms_names", "magics", "marking", "names", "pictures", "sandbox", "service", "stage", "stripping"),
+    *("wire", "withheld", "worker", "writing"),
 )
 WRITTEN = ("source", "release", "nbgrader_config.py", "gradebook.db", "rubric.md", "students.zip")
 
@@ -114,7 +114,7 @@ def assign(
 
     root: the course tree; course: all lessons, by which those are known that were assigned there before. These stay,
     and so do the gradebook and nbgrader_config.py; a lesson that is assigned again is replaced. The zip and the rubrics
-    are of all. Where it fails, the folder is what it was. Raises AssignError, PublishError, OSError.
+    are of all. Where it fails, the folder is what it was. Raises AssignError, CourseError, OSError.
     """
     check_place(out)
     worked = {lesson.name: publishing.read(root / "solutions" / f"{lesson.name}.ipynb") for lesson in lessons}
@@ -278,7 +278,7 @@ def student_zip(packed: Mapping[str, bytes], course: Path, lessons: Sequence[Les
     files = dict(packed)
     for lesson in lessons:
         released = (course / "release" / lesson.name / f"{lesson.name}.ipynb").read_bytes()
-        files |= {f"{folder}/{lesson.name}.ipynb": released for folder in ("notebooks", running.RELEASED)}
+        files |= {f"{folder}/{lesson.name}.ipynb": released for folder in ("notebooks", tree.RELEASED)}
     files["README.md"] = hand_in_text(lessons, points).encode()
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -17,7 +17,7 @@ from coursework.grading import sandbox
 PACKAGE = Path(coursework.__file__).parent
 SANDBOXED = ("__init__", "cases", "cells", "counting", "magics", "sandbox", "wire", "withheld", "worker")
 COPIES = ("coursework", "python3*/*-packages/coursework")
-LEFT_OUT = ("trained", "__pycache__")
+LEFT_OUT = ("_command_line.py", "course", "trained", "__pycache__")
 WITHHELD_ARGUMENTS = ("reference", "misconceptions", "hints")
 
 

@@ -11,6 +11,8 @@ from nbformat import NotebookNode
 from coursework._files import write_atomically
 from coursework.course.lines import first_line
 
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
 
 class NotebookError(ValueError):
     """A file that cannot be read as a notebook. The message is one line; it does not name the file."""
@@ -50,3 +52,24 @@ def write(path: Path, notebook: NotebookNode) -> None:
     """Writes a notebook, whole or not at all. Raises OSError naming the file."""
     # half of a pair of UTF-16, which a cell may print, is no character; JSON writes it as an escape
     write_atomically(path, (nbformat.writes(notebook) + "\n").encode("utf-8", "backslashreplace"))
+
+
+def store_outputs(source: Path, executed: NotebookNode) -> None:
+    """Copies the outputs of an executed lesson into its source, and nothing else (no timing, no widget state)."""
+    notebook = read(source)
+    for cell, run_cell in zip(notebook.cells, executed.cells, strict=True):
+        if cell.cell_type == "code":
+            cell.outputs = [lasting for output in run_cell.outputs if (lasting := without_widget(output))]
+            cell.execution_count = run_cell.execution_count
+    write(source, notebook)
+
+
+def without_widget(output: NotebookNode) -> NotebookNode | None:
+    """Returns an output without the live widget's random id; None where nothing else is in it.
+
+    A widget's picture or text beside it stays: a stored page has no kernel that could draw the widget.
+    """
+    if WIDGET_VIEW not in output.get("data", {}):
+        return output
+    data = {kind: value for kind, value in output.data.items() if kind != WIDGET_VIEW}
+    return nbformat.from_dict({**output, "data": data}) if set(data) - {"text/plain"} else None

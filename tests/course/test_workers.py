@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from coursework import run_workers
-from coursework.run_tasks import Outcome, Task
-from coursework.run_workers import execute_all
+from coursework.course import workers
+from coursework.course.running import Outcome, Task
+from coursework.course.workers import execute_all
 
 
 def work(task, sender):
@@ -37,12 +37,12 @@ def work(task, sender):
 @pytest.fixture(autouse=True)
 def plain_processes(monkeypatch):
     """Processes that start with this file alone, and little patience."""
-    monkeypatch.setattr(run_workers, "process_context", lambda: multiprocessing.get_context("spawn"))
+    monkeypatch.setattr(workers, "process_context", lambda: multiprocessing.get_context("spawn"))
     # IPython's shell, which other tests start here, leaves a __main__ without what multiprocessing asks it for.
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None, raising=False)
-    monkeypatch.setattr(run_workers, "work", work)
-    monkeypatch.setattr(run_workers, "SLACK", 0.0)
-    monkeypatch.setattr(run_workers, "GRACE", 2.0)
+    monkeypatch.setattr(workers, "work", work)
+    monkeypatch.setattr(workers, "SLACK", 0.0)
+    monkeypatch.setattr(workers, "GRACE", 2.0)
 
 
 def task(folder, name, lesson_timeout=600):
@@ -89,14 +89,14 @@ def test_closing_the_iterator_ends_what_runs(tmp_path):
 
 
 def test_where_no_process_can_be_started_the_lesson_fails_with_the_reason(tmp_path, monkeypatch):
-    start = run_workers.start_worker
+    start = workers.start_worker
 
     def refuse(task):
         if task.name == "first":
             raise BlockingIOError(11, "Resource temporarily unavailable")
         return start(task)
 
-    monkeypatch.setattr(run_workers, "start_worker", refuse)
+    monkeypatch.setattr(workers, "start_worker", refuse)
     first, second = execute_all([task(tmp_path, "first"), task(tmp_path, "second")])
     assert first.error == "no process for it: [Errno 11] Resource temporarily unavailable"
     assert (second.error, second.passed) == ("", 1)

@@ -17,9 +17,10 @@ import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
-from coursework import notebook_files
 from coursework._files import write_atomically
+from coursework.course import notebooks
 from coursework.course.lines import first_line
+from coursework.course.tree import RELEASED, CourseError, course_tree, find_lesson, find_lessons, lessons
 from coursework.exercises.engine import lesson_exercises
 
 ROLES = ("setup", "lesson", "exercise", "check")
@@ -27,28 +28,25 @@ BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = "raise NotAttempted"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 FAULTY = "spot-the-bug"  # tag of a cell whose code is wrong, and mostly right: it may show lines of the solution
+GUIDE = Path("docs", "instructors.md")
 LEAK_LENGTH = 16  # a solution's line of at least this many characters, spaces aside, is looked for elsewhere
 
 
-class PublishError(Exception):
-    """A source that cannot be published; the message lists every problem, a line each."""
-
-
 def publish(root: Path) -> list[Path]:
-    """Write notebooks/ from solutions/ and return the files that changed.
+    """Write from solutions/ what follows from it, notebooks/ and parts of the guide, and return the files that changed.
 
-    A notebook that somebody has worked in is kept beside its fresh copy. Raises PublishError, and writes nothing, if
+    A notebook that somebody has worked in is kept beside its fresh copy. Raises CourseError, and writes nothing, if
     any source has a problem; OSError naming a file that cannot be written.
     """
-    changed = {path: text for path, text in _all_student_texts(root).items() if not _holds(path, text)}
+    changed = {path: text for path, text in _all_texts(root).items() if not _holds(path, text)}
     for path, text in changed.items():
-        put(path, text, keep=is_edited(path))
+        put(path, text, keep=path.suffix == ".ipynb" and is_edited(path))
     return list(changed)
 
 
 def out_of_sync(root: Path) -> list[str]:
-    """Every way in which notebooks/ is not exactly what `publish` writes, a line each. Raises PublishError."""
-    texts = _all_student_texts(root)
+    """Every way in which files are not exactly what `publish` writes, a line each. Raises CourseError."""
+    texts = _all_texts(root)
     problems = [
         f"{path.relative_to(root)}: missing"
         if not path.exists()
@@ -56,8 +54,8 @@ def out_of_sync(root: Path) -> list[str]:
         for path, text in texts.items()
         if not _holds(path, text)
     ]
-    orphans = [p for p in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")) if p not in texts]
-    return problems + [f"{p.relative_to(root)}: has no source" for p in orphans if ".mine-" not in p.name]
+    orphans = [p for p in lessons(root / "notebooks") if p not in texts]
+    return problems + [f"{p.relative_to(root)}: has no source" for p in orphans]
 
 
 def outdated(root: Path) -> list[str]:
@@ -66,7 +64,7 @@ def outdated(root: Path) -> list[str]:
     A learner's own work in a notebook is fine here.
     """
     problems = []
-    for source in sources(root):
+    for source in find_lessons(root / "solutions"):
         path = root / "notebooks" / source.name
         if not path.exists():
             problems.append(f"notebooks/{path.name}: missing")
@@ -75,16 +73,8 @@ def outdated(root: Path) -> list[str]:
     return problems
 
 
-def sources(root: Path) -> list[Path]:
-    """The worked lessons, in order. Raises PublishError where there is no solutions/."""
-    found = sorted((root / "solutions").glob("[0-9][0-9]_*.ipynb"))
-    if not found:
-        raise PublishError(f"{root / 'solutions'}: no lessons found")
-    return found
-
-
 def student_text(root: Path, name: str) -> str:
-    """The student notebook of the lesson `name` ("01_score_function") as it stands in the file. Raises PublishError."""
+    """The student notebook of the lesson `name` ("01_score_function") as it stands in the file. Raises CourseError."""
     path = root / "solutions" / f"{name}.ipynb"
     source = read(path)
     try:
@@ -95,7 +85,7 @@ def student_text(root: Path, name: str) -> str:
     except Exception as error:  # nbgrader fails in many ways on odd metadata
         problems = [f"{type(error).__name__}: {first_line(error)}"]
     if problems:
-        raise PublishError("\n".join(f"{path.name}: {problem}" for problem in problems))
+        raise CourseError("\n".join(f"{path.name}: {problem}" for problem in problems))
     return nbformat.writes(student) + "\n"
 
 
@@ -127,6 +117,20 @@ def digest(notebook: NotebookNode) -> str:
 
 def _lasting(metadata: NotebookNode) -> dict:
     return {k: v for k, v in metadata.items() if k in ("coursework", "nbgrader", "tags", "jupyter")}
+
+
+def reset(root: Path, name: str) -> tuple[Path, Path | None]:
+    """Put a fresh student copy of the lesson that the name picks in place.
+
+    Returns the fresh copy, and where the old one is kept (None if there was none). Raises CourseError if the name does
+    not pick exactly one lesson, or its source cannot be published; OSError naming what cannot be written: then the old
+    copy is where it was.
+    """
+    complete = (course_tree(root) / "solutions").is_dir()
+    source = find_lesson(root / ("solutions" if complete else RELEASED), name)
+    text = student_text(root, source.stem) if complete else source.read_text(encoding="utf-8")
+    path = root / "notebooks" / source.name
+    return path, put(path, text, keep=True)
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------
@@ -171,10 +175,11 @@ def student_problems(source: NotebookNode, student: NotebookNode) -> Iterator[st
             continue
         if names != wanted:
             yield f"cell {after.id}: public names change from {wanted} to {names}"
-    yield from _leaks(source, student)
+    yield from leaks(source, student)
 
 
-def _leaks(source: NotebookNode, student: NotebookNode) -> Iterator[str]:
+def leaks(source: NotebookNode, student: NotebookNode) -> Iterator[str]:
+    """Lines of a solution that the student's notebook shows, outside the cell that they were taken out of too."""
     told = [cell for cell in student.cells if FAULTY not in cell.metadata.get("tags", [])]
     shown = {re.sub(r"\s", "", line): cell.id for cell in told for line in cell.source.splitlines()}
     for cell in source.cells:
@@ -209,18 +214,18 @@ def _public_names(code: str) -> list[str]:
 
 
 def read(path: Path) -> NotebookNode:
-    """Read a notebook. Raises PublishError for a file that is missing, is none, or whose cell ids are not unique."""
+    """Read a notebook. Raises CourseError for a file that is missing, is none, or whose cell ids are not unique."""
     try:
-        return notebook_files.read(path)
-    except notebook_files.NotebookError as error:
-        raise PublishError(f"{path.name}: {error}") from None
+        return notebooks.read(path)
+    except notebooks.NotebookError as error:
+        raise CourseError(f"{path.name}: {error}") from None
 
 
 def is_edited(path: Path) -> bool:
     """Whether somebody has changed a cell since the notebook was generated (or nobody can tell)."""
     try:
         notebook = read(path)
-    except PublishError:
+    except CourseError:
         return True
     return notebook.metadata.get("coursework", {}).get("cells") != digest(notebook)
 
@@ -252,22 +257,32 @@ def _holds(path: Path, text: str) -> bool:
     return path.is_file() and path.read_bytes() == text.encode("utf-8")
 
 
+def _all_texts(root: Path) -> dict[Path, str]:
+    """What `publish` writes, by file."""
+    texts = _all_student_texts(root)
+    if (root / GUIDE).is_file():
+        from coursework.course import guide
+
+        texts[root / GUIDE] = guide.updated((root / GUIDE).read_text(encoding="utf-8"), root)
+    return texts
+
+
 def _all_student_texts(root: Path) -> dict[Path, str]:
     texts, problems = {}, []
-    for source in sources(root):
+    for source in find_lessons(root / "solutions"):
         try:
             texts[root / "notebooks" / source.name] = student_text(root, source.stem)
-        except PublishError as error:
+        except CourseError as error:
             problems.append(str(error))
     if problems:
-        raise PublishError("\n".join(problems))
+        raise CourseError("\n".join(problems))
     return texts
 
 
 def _own_metadata(path: Path) -> dict:
     try:
         return read(path).metadata.get("coursework", {})
-    except PublishError:
+    except CourseError:
         return {}
 
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from nbformat import v4
 
-from coursework import run_outputs
-from coursework.run_outputs import CUT, LEFT_OUT, Client, Stream, stdout_first
+from coursework.course import outputs as bounds
+from coursework.course.outputs import CUT, LEFT_OUT, Client, Stream, stdout_first
 
 PIECES = ["", "a", "bc", "\n", "\r", "\r\n", "x\ry", "end\r", "1\n2", "\n\n", "\r\r", "long " * 5]
 
@@ -32,7 +32,7 @@ def test_a_text_longer_than_a_slice_is_the_same_text(monkeypatch):
     text = "".join(PIECES * 7) + "z"
     whole = Stream()
     whole.write(text)
-    monkeypatch.setattr(run_outputs, "SLICE", 3)
+    monkeypatch.setattr(bounds, "SLICE", 3)
     sliced = Stream()
     sliced.write(text)
     assert str(sliced) == str(whole) == shown_by(text)
@@ -40,7 +40,7 @@ def test_a_text_longer_than_a_slice_is_the_same_text(monkeypatch):
 
 @pytest.mark.parametrize("unit", ["x", "\n", "12, ", "ab\n"])
 def test_more_than_the_limit_is_cut_off_and_says_so(monkeypatch, unit):
-    monkeypatch.setattr(run_outputs, "MOST_TEXT", 100)
+    monkeypatch.setattr(bounds, "MOST_TEXT", 100)
     stream = Stream()
     for _ in range(1000):
         stream.write(unit)
@@ -48,7 +48,7 @@ def test_more_than_the_limit_is_cut_off_and_says_so(monkeypatch, unit):
 
 
 def test_a_progress_bar_is_its_last_state_and_takes_no_room(monkeypatch):
-    monkeypatch.setattr(run_outputs, "MOST_TEXT", 100)
+    monkeypatch.setattr(bounds, "MOST_TEXT", 100)
     stream = Stream()
     for i in range(1000):
         stream.write(f"\r{i / 10:5.1f}%")
@@ -97,7 +97,7 @@ def settled(client, monkeypatch, *messages):
         for kind, content in messages:
             send(client, cell, kind, **content)
 
-    monkeypatch.setattr(run_outputs.PapermillNotebookClient, "execute_cell", execute)
+    monkeypatch.setattr(bounds.PapermillNotebookClient, "execute_cell", execute)
     client.execute_cell(cell, 0)
     return cell.outputs
 
@@ -125,7 +125,7 @@ def test_cleared_outputs_are_gone_and_later_ones_stay(client, monkeypatch, wait)
 
 
 def test_of_many_outputs_the_first_are_kept_and_an_error_always(client, monkeypatch):
-    monkeypatch.setattr(run_outputs, "MOST_OUTPUTS", 3)
+    monkeypatch.setattr(bounds, "MOST_OUTPUTS", 3)
     error = ("error", {"ename": "ValueError", "evalue": "no", "traceback": ["ValueError: no"]})
     outputs = settled(client, monkeypatch, *[display({"text/plain": f"{i}"}) for i in range(9)], error)
     assert [o["data"]["text/plain"] for o in outputs[:3]] == ["0", "1", "2"]
@@ -134,7 +134,7 @@ def test_of_many_outputs_the_first_are_kept_and_an_error_always(client, monkeypa
 
 @pytest.mark.parametrize("data", [{"image/png": "A" * 60}, {"application/json": {"a": list(range(20))}}])
 def test_of_large_outputs_those_that_fit_are_kept(client, monkeypatch, data):
-    monkeypatch.setattr(run_outputs, "MOST_DATA", 100)
+    monkeypatch.setattr(bounds, "MOST_DATA", 100)
     messages = [display(data, display_id="d"), display({"text/plain": "more" * 20}), display({"text/plain": "more"})]
     update = ("update_display_data", {"data": {"image/png": "B" * 101}, "metadata": {}, "display_id": "d"})
     outputs = settled(client, monkeypatch, *messages, update)
@@ -142,7 +142,7 @@ def test_of_large_outputs_those_that_fit_are_kept(client, monkeypatch, data):
 
 
 def test_long_texts_of_values_and_errors_are_cut(client, monkeypatch):
-    monkeypatch.setattr(run_outputs, "MOST_TEXT", 10)
+    monkeypatch.setattr(bounds, "MOST_TEXT", 10)
     error = ("error", {"ename": "ValueError", "evalue": "e" * 99, "traceback": ["t" * 6, "u" * 99]})
     value = ("execute_result", {"data": {"text/plain": "v" * 99}, "metadata": {}, "execution_count": 1})
     shown, failed = settled(client, monkeypatch, value, error)
@@ -155,7 +155,7 @@ def test_a_cell_that_fails_keeps_what_it_printed(client, monkeypatch):
         send(client, cell, "stream", name="stdout", text="before")
         raise TimeoutError
 
-    monkeypatch.setattr(run_outputs.PapermillNotebookClient, "execute_cell", execute)
+    monkeypatch.setattr(bounds.PapermillNotebookClient, "execute_cell", execute)
     with pytest.raises(TimeoutError):
         client.execute_cell(client.nb.cells[0], 0)
     assert [o["text"] for o in client.nb.cells[0].outputs] == ["before"]

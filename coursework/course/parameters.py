@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coursework import notebook_files
+from coursework.course import notebooks
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def parameters_of(notebook: Path) -> dict[str, Parameter] | None:
 
     Raises NotebookError for a lesson that cannot be read, SyntaxError where that cell does not parse.
     """
-    cells = notebook_files.read(notebook, mend_ids=True).cells
+    cells = notebooks.read(notebook, mend_ids=True).cells
     tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     return {p.name: p for p in assignments(tagged[0].source)} if tagged else None
 
@@ -89,19 +89,19 @@ def assigned(target: ast.expr, value: ast.expr) -> Iterator[Parameter]:
             yield from assigned(part, entry)
 
 
-def problems(notebooks: Iterable[Path], parameters: Mapping[str, Any]) -> list[str]:
+def problems(lessons: Iterable[Path], parameters: Mapping[str, Any]) -> list[str]:
     """Returns a line for each parameter that a lesson does not take: papermill itself would only warn.
 
     A line names the lesson, what is wrong (no such name, or a value of another type), and the parameters there are.
     """
-    return [text for path in notebooks for text in problems_of(path, parameters)] if parameters else []
+    return [text for path in lessons for text in problems_of(path, parameters)] if parameters else []
 
 
 def problems_of(notebook: Path, parameters: Mapping[str, Any]) -> Iterator[str]:
     """Yields a line for each parameter that one lesson does not take; none for a lesson that cannot run anyway."""
     try:
         there = parameters_of(notebook)
-    except (notebook_files.NotebookError, SyntaxError):
+    except (notebooks.NotebookError, SyntaxError):
         return
     if there is None:
         yield f"{notebook.stem} has no cell tagged 'parameters', so it takes none"

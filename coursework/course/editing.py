@@ -1,25 +1,23 @@
-"""An editing aid for worked lessons: solutions/NAME.ipynb <-> build/edit/NAME.py (jupytext's percent format).
-
-    python tools/edit_lesson.py open 01_score_function     writes build/edit/01_score_function.py
-    python tools/edit_lesson.py save 01_score_function     writes solutions/01_score_function.ipynb from it
+"""Worked lessons as text that authors edit: solutions/NAME.ipynb <-> build/edit/NAME.py, in jupytext's percent format.
 
 In the text a cell's header gives its role: `# %% role="setup"`, `# %% role="exercise" id="1.2"`,
 `# %% role="check" id="1.2"`; without one it is "lesson". The tag "hide-input" folds a cell of code. Saving fills in
 cell ids and nbgrader's metadata, and keeps the outputs of cells whose code is unchanged.
 """
 
-import sys
 from pathlib import Path
 
 import jupytext
 import nbformat
 from nbformat import NotebookNode
 
-from coursework import notebook_files
 from coursework._files import write_atomically
+from coursework.course import notebooks
 from coursework.course.lines import first_line
-from coursework.publishing import KERNEL
+from coursework.course.publishing import KERNEL, read
+from coursework.course.tree import CourseError, find_lesson
 
+TEXTS = Path("build", "edit")
 FORMAT = {"extension": ".py", "format_name": "percent"}
 
 
@@ -76,27 +74,28 @@ def _nbgrader(role: str, exercise: str) -> dict:
     }
 
 
-def main(verb: str, name: str) -> None:
-    """Run one of the two verbs on the course tree in the current directory.
+def open_text(root: Path, name: str) -> Path:
+    """Write the lesson that the name picks as text, and return where.
 
-    Raises NotebookError, OSError or ValueError, and writes nothing, for what cannot be read, parsed or written.
+    Raises CourseError, and writes nothing, for what cannot be found or read.
     """
-    source, text = Path("solutions", f"{name}.ipynb"), Path("build/edit", f"{name}.py")
-    if verb == "open":
-        write_atomically(text, open_lesson(notebook_files.read(source)))
-        print(f"edit {text}, then: python tools/edit_lesson.py save {name}")
-    elif verb == "save":
-        before = notebook_files.read(source) if source.exists() else None
-        notebook_files.write(source, save_lesson(text.read_text(encoding="utf-8"), before))
-        print(f"wrote {source}")
-    else:
-        raise SystemExit(__doc__)
+    source = find_lesson(root / "solutions", name)
+    path = root / TEXTS / f"{source.stem}.py"
+    write_atomically(path, open_lesson(read(source)))
+    return path
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        raise SystemExit(__doc__)
+def save_text(root: Path, name: str) -> Path:
+    """Write the lesson whose text the name picks, a new one too, and return where.
+
+    Raises CourseError, and writes nothing, for what cannot be found, read or parsed.
+    """
+    text = find_lesson(root / TEXTS, name, ".py")
+    path = root / "solutions" / f"{text.stem}.ipynb"
+    before = read(path) if path.exists() else None
     try:
-        main(*sys.argv[1:])
-    except (OSError, ValueError, nbformat.ValidationError) as error:
-        raise SystemExit(f"{sys.argv[2]}: {first_line(error)}") from None
+        lesson = save_lesson(text.read_text(encoding="utf-8"), before)
+    except (ValueError, nbformat.ValidationError) as error:
+        raise CourseError(f"{text.name}: {first_line(error)}") from None
+    notebooks.write(path, lesson)
+    return path

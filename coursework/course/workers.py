@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 import psutil
 
 from coursework.course.lines import first_line
-from coursework.run_tasks import Outcome, Task
+from coursework.course.running import Outcome, Task
 
 SLACK = 10.0  # seconds after its time that a lesson has to stop its kernel and to write what it did
 GRACE = 15.0  # seconds that an interrupted worker has to shut its kernel down
@@ -93,7 +93,7 @@ def process_context() -> multiprocessing.context.BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["coursework.run_lesson"])
+    context.set_forkserver_preload(["coursework.course.executing"])
     return context
 
 
@@ -114,7 +114,7 @@ def work(task: Task, sender: Connection) -> None:
     with suppress(KeyboardInterrupt):
         threading.Thread(target=end_with_parent, daemon=True).start()
         try:
-            from coursework.run_lesson import execute
+            from coursework.course.executing import execute
 
             outcome = execute(task, lambda outcome: sender.send((False, outcome)))
         except Exception as error:  # where a package is missing, for one

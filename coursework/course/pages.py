@@ -11,7 +11,7 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
 from coursework._files import write_atomically
-from coursework.stored_outputs import without_widget
+from coursework.course.notebooks import without_widget
 
 TEMPLATE = r"""
 {% extends "lab/index.html.j2" %}

@@ -4,25 +4,25 @@ import contextlib
 import copy
 import json
 import random
-from pathlib import Path
 
 import nbformat
 import pytest
 
-from coursework import publishing, running
-from coursework.publishing import (
-    PublishError,
+from coursework.course import publishing
+from coursework.course.publishing import (
     digest,
     is_edited,
     out_of_sync,
     outdated,
     publish,
     read,
+    reset,
     student_notebook,
     student_text,
 )
+from coursework.course.tree import CourseError
+from tests.helpers import ROOT
 
-COURSE = Path(__file__).parent.parent
 LESSON = "01_score_function"
 
 
@@ -31,7 +31,7 @@ def root(tmp_path):
     """A course tree with one lesson."""
     for tree in ("solutions", "notebooks"):
         (tmp_path / tree).mkdir()
-        (tmp_path / tree / f"{LESSON}.ipynb").write_bytes((COURSE / tree / f"{LESSON}.ipynb").read_bytes())
+        (tmp_path / tree / f"{LESSON}.ipynb").write_bytes((ROOT / tree / f"{LESSON}.ipynb").read_bytes())
     return tmp_path
 
 
@@ -49,15 +49,15 @@ def find(notebook, role, exercise):
 
 
 def test_the_committed_student_tree_is_what_publish_writes():
-    assert out_of_sync(COURSE) == []
-    assert outdated(COURSE) == []
+    assert out_of_sync(ROOT) == []
+    assert outdated(ROOT) == []
 
 
 def test_publishing_twice_changes_nothing(root):
     (root / "notebooks" / f"{LESSON}.ipynb").unlink()
     assert [p.name for p in publish(root)] == [f"{LESSON}.ipynb"]
     first = (root / "notebooks" / f"{LESSON}.ipynb").read_bytes()
-    assert first == (COURSE / "notebooks" / f"{LESSON}.ipynb").read_bytes()
+    assert first == (ROOT / "notebooks" / f"{LESSON}.ipynb").read_bytes()
     assert publish(root) == []
 
 
@@ -83,7 +83,7 @@ def test_any_changed_character_is_noticed(root, tree):
         at = pick.randrange(len(cell.source))
         cell.source = cell.source[:at] + chr(ord(cell.source[at]) ^ 1) + cell.source[at + 1 :]
         path.write_text(nbformat.writes(notebook) + "\n")
-        with contextlib.suppress(PublishError):  # the change broke the source: noticed as well
+        with contextlib.suppress(CourseError):  # the change broke the source: noticed as well
             assert out_of_sync(root)
         path.write_bytes(original)
     assert out_of_sync(root) == []
@@ -100,7 +100,7 @@ def test_a_change_inside_a_solution_alone_is_noticed(root):
 
 
 def test_student_cells_have_signature_docstring_and_stub_and_no_answer():
-    student = student_notebook(read(COURSE / "solutions" / f"{LESSON}.ipynb"))
+    student = student_notebook(read(ROOT / "solutions" / f"{LESSON}.ipynb"))
     cell = find(student, "exercise", "1.2")
     assert "def mixture_score(x, means, covariances, weights):" in cell.source
     assert '"""Score of' in cell.source
@@ -211,7 +211,7 @@ def no_nbgrader(notebook):
 def test_refuses(root, edit, words):
     change(root, edit)
     before = (root / "notebooks" / f"{LESSON}.ipynb").read_bytes()
-    with pytest.raises(PublishError, match=words):
+    with pytest.raises(CourseError, match=words):
         publish(root)
     assert (root / "notebooks" / f"{LESSON}.ipynb").read_bytes() == before
 
@@ -219,20 +219,20 @@ def test_refuses(root, edit, words):
 def test_refuses_a_cell_id_that_stands_twice(root):
     path = root / "solutions" / f"{LESSON}.ipynb"
     path.write_text(path.read_text().replace('"id": "cell-004"', '"id": "cell-005"'))
-    with pytest.raises(PublishError, match=f"{LESSON}.ipynb: Non-unique cell id 'cell-005'"):
+    with pytest.raises(CourseError, match=f"{LESSON}.ipynb: Non-unique cell id 'cell-005'"):
         publish(root)
 
 
 def test_all_problems_are_listed_at_once(root):
     change(root, lambda n: (missing_check(n), unknown_exercise(n), no_role(n)))
-    with pytest.raises(PublishError) as caught:
+    with pytest.raises(CourseError) as caught:
         publish(root)
     assert len(str(caught.value).splitlines()) >= 3
 
 
 def test_a_broken_source_is_one_clear_line(root):
     (root / "solutions" / f"{LESSON}.ipynb").write_text('{"cells": [')
-    with pytest.raises(PublishError, match=f"{LESSON}.ipynb: "):
+    with pytest.raises(CourseError, match=f"{LESSON}.ipynb: "):
         student_text(root, LESSON)
 
 
@@ -251,7 +251,7 @@ def test_one_broken_source_names_itself_beside_the_others_and_nothing_is_written
     broken.mkdir() if content is None else broken.write_bytes(content)
     change(root, no_role)
     before = {path: path.read_bytes() for path in (root / "notebooks").iterdir()}
-    with pytest.raises(PublishError) as caught:
+    with pytest.raises(CourseError) as caught:
         publish(root)
     first, second = str(caught.value).splitlines()
     assert first.startswith("00_broken.ipynb: ")
@@ -263,7 +263,7 @@ def test_one_broken_source_names_itself_beside_the_others_and_nothing_is_written
 @pytest.mark.parametrize("odd", [{"coursework": "a text"}, {"coursework": {"role": ["x"]}}, {"nbgrader": 7}])
 def test_odd_metadata_are_a_problem_of_that_source(root, odd):
     change(root, lambda notebook: notebook.cells[3].metadata.update(odd))
-    with pytest.raises(PublishError, match=f"{LESSON}.ipynb: "):
+    with pytest.raises(CourseError, match=f"{LESSON}.ipynb: "):
         publish(root)
 
 
@@ -285,7 +285,7 @@ def test_where_the_fresh_copy_cannot_be_written_the_old_one_stays(root, monkeypa
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(publishing, "write_atomically", full)
-    for write in (lambda: publish(root), lambda: running.reset(root, "01")):
+    for write in (lambda: publish(root), lambda: reset(root, "01")):
         with pytest.raises(OSError, match="No space left on device"):
             write()
         assert [(p.name, p.read_text()) for p in path.parent.iterdir()] == [(path.name, "my work")]
@@ -297,7 +297,7 @@ def test_a_notebook_without_a_source_is_reported(root):
 
 
 def test_digest_covers_roles():
-    source = read(COURSE / "solutions" / f"{LESSON}.ipynb")
+    source = read(ROOT / "solutions" / f"{LESSON}.ipynb")
     before = digest(source)
     source.cells[1].metadata["coursework"]["role"] = "lesson"
     assert digest(source) != before

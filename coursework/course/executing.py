@@ -13,9 +13,9 @@ from nbclient.exceptions import CellTimeoutError
 from nbformat import NotebookNode
 from papermill import PapermillExecutionError
 
-from coursework import lesson_pages, notebook_files, run_outputs, stored_outputs
+from coursework.course import notebooks, outputs, pages
 from coursework.course.lines import begin, first_line
-from coursework.run_tasks import Outcome, Task
+from coursework.course.running import Outcome, Task
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # colours in a traceback
 LAST_LINES, LONG_LINE, LONG_CELL = 20, 2000, 20_000  # of an error, and characters, in an outcome's details
@@ -57,10 +57,10 @@ def run_notebook(task: Task, started: float, executed: list[NotebookNode]) -> No
         "extra_arguments": list(QUIET_KERNEL),
     }
     papermill.execute_notebook(
-        notebook_files.read(task.source, mend_ids=True),
+        notebooks.read(task.source, mend_ids=True),
         None,
         dict(task.parameters),
-        engine_name=run_outputs.ENGINE,
+        engine_name=outputs.ENGINE,
         kernel_name="python3",
         language="python",
         progress_bar=False,
@@ -78,7 +78,7 @@ def cell_limit(task: Task, seconds: float) -> float:
 
 def reason(problem: Exception) -> str:
     """Returns why something failed, in one line."""
-    if isinstance(problem, notebook_files.NotebookError):
+    if isinstance(problem, notebooks.NotebookError):
         return str(problem)
     if isinstance(problem, OSError) and problem.strerror:
         return f"{problem.strerror}: {problem.filename}" if problem.filename else problem.strerror
@@ -90,11 +90,11 @@ def keep(outcome: Outcome, notebook: NotebookNode) -> Outcome:
     task = outcome.task
     notebook.metadata.papermill.update(input_path=task.source.name, output_path=task.output.name)
     try:
-        notebook_files.write(task.output, notebook)
+        notebooks.write(task.output, notebook)
         if task.page is not None:
-            lesson_pages.write(task.page, notebook)
+            pages.write(task.page, notebook)
         if task.store and outcome.status == "ok":
-            stored_outputs.store(task.source, notebook)
+            notebooks.store_outputs(task.source, notebook)
     except Exception as error:  # nbconvert fails in many ways on what a cell displayed
         return outcome.failed(reason(error))
     return outcome

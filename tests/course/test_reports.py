@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 import pytest
 from nbformat import v4
 
-from coursework import lesson_pages, run_reports
-from coursework.run_reports import ReportError, Reports, junit_xml, summary_page
-from coursework.run_tasks import Outcome, Task
+from coursework.course import pages, reports
+from coursework.course.reports import ReportError, Reports, junit_xml, summary_page
+from coursework.course.running import Outcome, Task
 
 STARTED = "2030-01-02T03:04:05"
 PIXEL = base64.b64encode(b"\x89PNG a picture").decode()
@@ -110,7 +110,7 @@ def test_reports_follow_the_run_and_read_without_internet(tasks, tmp_path):
         assert reports.write(done[:n]) == ""
         assert ElementTree.parse(junit).getroot().get("skipped") == str(3 - n)
         assert len(Rows((html / "index.html").read_text()).links) == n
-    lesson_pages.write(tasks[0].page, v4.new_notebook(cells=[v4.new_markdown_cell("# 01")]))
+    pages.write(tasks[0].page, v4.new_notebook(cells=[v4.new_markdown_cell("# 01")]))
     for path in html.rglob("*.html"):
         assert [a for a in addresses(path.read_text()) if not (path.parent / a).is_file()] == []
     assert addresses((html / "notebooks" / "01_a.html").read_text()) == {"../tex-svg.js"}
@@ -125,7 +125,7 @@ def test_a_page_shows_pictures_widgets_as_pictures_and_links_pages(tmp_path):
     text = v4.new_markdown_cell("See [two](02_b.ipynb#3.-Why) and [docs](https://example.org/x.ipynb): $\\alpha_t < 1$")
     notebook = v4.new_notebook(cells=[text, v4.new_code_cell("draw('$x$')", outputs=outputs)])
     notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
-    page = lesson_pages.page(notebook, "01_a")
+    page = pages.page(notebook, "01_a")
     assert f'src="data:image/png;base64,{PIXEL}"' in page.replace("\n", "")
     assert 'alt="a curve"' in page
     assert 'href="02_b.html#3.-Why"' in page
@@ -138,7 +138,7 @@ def test_a_page_shows_pictures_widgets_as_pictures_and_links_pages(tmp_path):
 
 def test_a_page_is_written_whole_whatever_a_cell_printed(tmp_path):
     cell = v4.new_code_cell("", outputs=[v4.new_output("stream", name="stdout", text="half \ud800 of a pair")])
-    lesson_pages.write(tmp_path / "new" / "01_a.html", v4.new_notebook(cells=[cell]))
+    pages.write(tmp_path / "new" / "01_a.html", v4.new_notebook(cells=[cell]))
     page = (tmp_path / "new" / "01_a.html").read_text()
     assert "half \\ud800 of a pair" in page
     assert page.endswith("</html>\n")
@@ -174,7 +174,7 @@ def test_a_report_that_cannot_be_written_any_more_is_absent_and_says_why(tasks, 
         writes.append(path.name)
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(run_reports, "write_atomically", full)
+    monkeypatch.setattr("coursework.course.reports.write_atomically", full)
     assert reports.write(outcomes_of(tasks)) == f"cannot write the report {junit}: No space left on device"
     assert writes == ["report.xml"] * 2 + ["index.html"] * 2, "the second try has the room of the removed report"
     assert not junit.exists()
@@ -186,9 +186,9 @@ def test_a_report_that_cannot_be_written_any_more_is_absent_and_says_why(tasks, 
 
 def test_pages_without_mathjax_are_refused(tasks, tmp_path, monkeypatch):
     def missing(name):
-        raise run_reports.PackageNotFoundError(name)
+        raise reports.PackageNotFoundError(name)
 
-    monkeypatch.setattr(run_reports, "distribution", missing)
+    monkeypatch.setattr(reports, "distribution", missing)
     with pytest.raises(ReportError, match=r"^--html needs sphinx-mathjax-offline: pip install sphinx-mathjax-offline$"):
         Reports(tasks, None, tmp_path / "pages")
     Reports(tasks, tmp_path / "junit.xml")

@@ -1,20 +1,13 @@
-"""Names and texts of strangers, made harmless: in a terminal, in paths, and in pages of HTML."""
+"""Names of strangers, made harmless: in a terminal, in paths, and in pages of HTML."""
 
 import hashlib
 import re
 import unicodedata
 
+from coursework.course.lines import escaped, shown
+
 LONGEST = 120  # bytes of a name in a path: a file system takes 255, and what is put to it needs some
 MARKED = re.compile(r"-[0-9a-f]{10}\Z")  # what `distinct` ends in
-
-
-def shown(text: str, keep: str = "") -> str:
-    """A text on one line in which nothing is obeyed.
-
-    Control characters, halves of characters and marks that turn the direction of writing are written out, such as
-    \\x1b or \\u202e, except those in `keep`.
-    """
-    return "".join(c if c.isprintable() or c in keep else _escaped(c) for c in text)
 
 
 def student_name(folder: str) -> str:
@@ -26,7 +19,7 @@ def student_name(folder: str) -> str:
     if name in (".", ".."):
         return name.replace(".", "\\x2e")
     start, end = len(name) - len(name.lstrip()), len(name.rstrip())
-    name = "".join(c if start <= i < end else _escaped(c) for i, c in enumerate(name))
+    name = "".join(c if start <= i < end else escaped(c) for i, c in enumerate(name))
     size = len(name.encode())
     looks_shortened = size > LONGEST - 4 and MARKED.search(name)  # shortening may drop 3 bytes of a letter that is cut
     return distinct(name, name) if size > LONGEST or looks_shortened else name
@@ -35,12 +28,6 @@ def student_name(folder: str) -> str:
 def is_name(text: str) -> bool:
     """Whether a text is what `student_name` can give."""
     return text.isprintable() and "/" not in text and text.strip(" ") == text and text not in ("", ".", "..")
-
-
-def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # a byte that is no UTF-8
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
 
 
 def safe_id(name: str) -> str:

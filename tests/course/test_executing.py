@@ -12,9 +12,10 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import v4
 from papermill import PapermillExecutionError
 
-from coursework import _files, lesson_pages, notebook_files, run_lesson
-from coursework.run_lesson import LONGEST, cell_limit, execute
-from coursework.run_tasks import Task
+from coursework import _files
+from coursework.course import executing, notebooks, pages
+from coursework.course.executing import LONGEST, cell_limit, execute
+from coursework.course.running import Task
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def papermill_that(monkeypatch):
 
 
 def printed(path):
-    return [o["text"] for c in notebook_files.read(path, mend_ids=True).cells for o in c.outputs]
+    return [o["text"] for c in notebooks.read(path, mend_ids=True).cells for o in c.outputs]
 
 
 def files(task):
@@ -115,7 +116,7 @@ def test_the_reason_is_that_of_the_cell_and_what_ran_is_kept(task, papermill_tha
 def test_a_lesson_that_is_late_as_a_whole_says_so(task, papermill_that, monkeypatch):
     papermill_that(CellTimeoutError("late"))
     ticks = iter([0.0, 1800.5, 1801.0])
-    monkeypatch.setattr(run_lesson.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(executing.time, "perf_counter", lambda: next(ticks))
     outcome = execute(task)
     assert (outcome.error, outcome.seconds) == ("cell [2]: the lesson took more than 1800 s", 1801.0)
 
@@ -148,7 +149,7 @@ def test_what_failed_first_is_the_reason_on_a_full_disk_too(task, papermill_that
 
 def test_a_page_that_cannot_be_made_fails_the_lesson_with_the_reason(task, papermill_that, monkeypatch):
     papermill_that()
-    monkeypatch.setattr(lesson_pages, "page", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(pages, "page", lambda *arguments: 1 / 0)
     assert execute(task).error == "ZeroDivisionError: division by zero"
     assert files(task) == ["01_a.ipynb"]
 
@@ -250,5 +251,5 @@ def test_ids_that_jupyter_mends_do_not_stop_a_lesson_but_are_not_stored(task, pa
 
 def test_half_of_a_pair_of_utf_16_is_written_and_read_again(tmp_path):
     notebook = v4.new_notebook(cells=[v4.new_markdown_cell("\ud83d and \U0001f600 and \u00e9", id="a")])
-    notebook_files.write(tmp_path / "a.ipynb", notebook)
-    assert notebook_files.read(tmp_path / "a.ipynb").cells[0].source == "\ud83d and \U0001f600 and \u00e9"
+    notebooks.write(tmp_path / "a.ipynb", notebook)
+    assert notebooks.read(tmp_path / "a.ipynb").cells[0].source == "\ud83d and \U0001f600 and \u00e9"

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from coursework._files import check_folder, write_atomically
-from coursework.run_tasks import Outcome, Task
+from coursework.course.running import Outcome, Task
 
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 NOT_RUN = "not run"

@@ -1,21 +1,18 @@
-"""Writes the parts of docs/instructors.md that follow from the lessons, exercises and rubrics (no arguments).
+"""The parts of docs/instructors.md that follow from the lessons, exercises and rubrics.
 
-Each stands between `<!-- begin NAME -->` and `<!-- end NAME -->`. A test fails where the guide is not up to date.
+`coursework publish` writes them; each stands between `<!-- begin NAME -->` and `<!-- end NAME -->`.
 """
 
 import re
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 
-from coursework._files import write_atomically
+from coursework.course.tree import lessons
 from coursework.exercises.engine import lesson_exercises
 from coursework.grading.derivations import DERIVATIONS
-from coursework.running import lessons
 
-ROOT = Path(__file__).resolve().parent.parent
-GUIDE = ROOT / "docs" / "instructors.md"
 SHOWN = 3  # misconceptions of an exercise; the first ones are the most common
 
 SIX_WEEKS = (
@@ -42,19 +39,19 @@ TWELVE_WEEKS = (
 )
 
 
-def heads() -> dict[int, tuple[str, int]]:
+def heads(root: Path) -> dict[int, tuple[str, int]]:
     """Each lesson's title and the minutes that it takes to work through, by its number."""
     found = {}
-    for path in lessons(ROOT / "solutions"):
+    for path in lessons(root / "solutions"):
         text = nbformat.read(path, as_version=4).cells[0].source
         title = re.search(r"^# (?:Lesson )?(?:\d+[:. ]*)?(.*)$", text, re.MULTILINE).group(1).strip()
         found[int(path.name[:2])] = title, int(re.search(r"\*\*Time:?\*\*:? about (\d+) min", text).group(1))
     return found
 
 
-def plan(weeks: tuple[tuple[tuple[int, ...], str], ...]) -> str:
+def plan(root: Path, weeks: tuple[tuple[tuple[int, ...], str], ...]) -> str:
     """A table of weeks: which lessons, what about, and how many hours of a learner's time."""
-    known = heads()
+    known = heads(root)
     lines = ["| week | lessons | about | hours of work |", "|---|---|---|---|"]
     for number, (chosen, about) in enumerate(weeks, 1):
         hours = sum(known[lesson][1] for lesson in chosen) / 60
@@ -62,7 +59,7 @@ def plan(weeks: tuple[tuple[tuple[int, ...], str], ...]) -> str:
     return "\n".join(lines)
 
 
-def rubrics() -> str:
+def rubrics(root: Path) -> str:
     """The written derivations and what each share of their points is for."""
     lines = []
     for derivation in DERIVATIONS:
@@ -71,10 +68,10 @@ def rubrics() -> str:
     return "\n".join(lines)
 
 
-def misconceptions() -> str:
+def misconceptions(root: Path) -> str:
     """The first recorded misconceptions of every exercise, as the checks name them."""
     parts = []
-    for number, (title, minutes) in heads().items():
+    for number, (title, minutes) in heads(root).items():
         exercises = lesson_exercises(number)
         if not exercises:
             continue
@@ -90,30 +87,20 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}" + ("" if n == 1 else "s")
 
 
-PARTS = {
-    "six weeks": lambda: plan(SIX_WEEKS),
-    "twelve weeks": lambda: plan(TWELVE_WEEKS),
+PARTS: dict[str, Callable[[Path], str]] = {
+    "six weeks": lambda root: plan(root, SIX_WEEKS),
+    "twelve weeks": lambda root: plan(root, TWELVE_WEEKS),
     "rubrics": rubrics,
     "misconceptions": misconceptions,
 }
 
 
-def updated(text: str) -> str:
+def updated(text: str, root: Path) -> str:
     """The guide with its generated parts as they should be."""
     for name, make in PARTS.items():
         before, begin, rest = text.partition(f"<!-- begin {name} -->\n")
         _, end, after = rest.partition(f"<!-- end {name} -->")
         if not begin or not end:
-            raise ValueError(f"{GUIDE.name}: the marks of {name!r} are missing")
-        text = before + begin + make() + "\n" + end + after
+            raise ValueError(f"instructors.md: the marks of {name!r} are missing")
+        text = before + begin + make(root) + "\n" + end + after
     return text
-
-
-def main() -> int:
-    """Updates the guide."""
-    write_atomically(GUIDE, updated(GUIDE.read_text(encoding="utf-8")))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

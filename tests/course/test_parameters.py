@@ -6,10 +6,9 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from coursework import run_parameters
-from coursework.run_parameters import Parameter, parameters_of, problems, same_type
-
-ROOT = Path(__file__).resolve().parent.parent
+from coursework.course import parameters
+from coursework.course.parameters import Parameter, parameters_of, problems, same_type
+from tests.helpers import ROOT
 
 
 @pytest.mark.parametrize(
@@ -35,8 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
     ids=lambda value: repr(value)[:20],
 )
 def test_values_of_parameters(text, value):
-    assert run_parameters.parse_value(text) == value
-    assert type(run_parameters.parse_value(text)) is type(value)
+    assert parameters.parse_value(text) == value
+    assert type(parameters.parse_value(text)) is type(value)
 
 
 def lesson(folder: Path, source: str) -> Path:

@@ -1,0 +1,27 @@
+"""The instructor's guide: what follows from lessons and exercises is up to date, and its plans cover the course."""
+
+from coursework.course import guide
+from coursework.course.publishing import GUIDE
+from coursework.exercises.engine import lesson_exercises
+from tests.helpers import LESSONS, ROOT
+
+TEXT = (ROOT / GUIDE).read_text(encoding="utf-8")
+
+
+def test_the_guide_is_up_to_date():
+    assert guide.updated(TEXT, ROOT) == TEXT, "run: make publish"
+
+
+def test_the_plans_name_each_lesson_once_in_order():
+    for plan, skipped in ((guide.SIX_WEEKS, {3}), (guide.TWELVE_WEEKS, set())):
+        chosen = [lesson for week, _ in plan for lesson in week]
+        assert chosen == sorted(set(chosen))
+        assert set(range(len(LESSONS))) - set(chosen) == skipped
+    assert (len(guide.SIX_WEEKS), len(guide.TWELVE_WEEKS)) == (6, 12)
+
+
+def test_every_exercise_has_its_misconceptions_in_the_guide():
+    for number in guide.heads(ROOT):
+        for exercise in lesson_exercises(number):
+            assert f"**{exercise.id}, {exercise.title}**" in TEXT
+            assert exercise.misconceptions[0].name[1:] in TEXT
