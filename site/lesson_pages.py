@@ -12,7 +12,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
 from coursework.course import publishing
-from coursework.exercises.engine import Exercise, lesson_exercises
+from coursework.exercises.exercise import Exercise, lesson_exercises
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|$~^!&])")
 MARKS = re.compile(rf"^\s*({publishing.BEGIN}|{publishing.END})\n?", re.MULTILINE)
@@ -53,7 +53,7 @@ def exercise_boxes(exercise: Exercise, cell: NotebookNode, worked: bool) -> list
         return hints
     solution = MARKS.sub("", cell.source)
     fenced = f"```python\n{solution}\n```" if cell.cell_type == "code" else solution
-    mistakes = "\n".join(f"- {plain(m.name[0].upper() + m.name[1:])}" for m in exercise.misconceptions)
+    mistakes = "\n".join(f"- {plain(m.name[0].upper() + m.name[1:])}" for m in exercise.mistakes)
     return [
         *hints,
         box("solution", "Solution", fenced),

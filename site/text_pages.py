@@ -78,7 +78,7 @@ def api_modules() -> dict[str, list[str]]:
     public = [name for name in modules if not name.startswith(("_", "cli"))]  # commands have a page of their own
     groups = {title: [name for name in names.split() if name in public] for title, names in GROUPS.items()}
     rest = {*public} - {name for names in groups.values() for name in names}
-    return {**groups, MACHINERY: sorted([*rest, "exercises.engine"])}
+    return {**groups, MACHINERY: sorted([*rest, "exercises.exercise", "exercises.judging"])}
 
 
 def api_page(module: str) -> str:

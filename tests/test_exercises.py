@@ -1,4 +1,4 @@
-"""Every exercise: the reference passes, the stub does not, misconceptions are named, another route passes."""
+"""Every exercise: the reference passes, the stub does not, mistakes are named, another route passes."""
 
 import functools
 import inspect
@@ -11,17 +11,8 @@ import torch
 import torch._dynamo  # torch.func does so at its first use, and a busy machine not within an attempt's time
 
 from coursework.exercises import NotAttempted
-from coursework.exercises.engine import (
-    N_CASES,
-    SEED,
-    Misconception,
-    _agree,
-    _draw,
-    find,
-    judge,
-    lesson_exercises,
-    observe_wrong,
-)
+from coursework.exercises.exercise import SEED, find, lesson_exercises
+from coursework.exercises.judging import GIVEN_NUMBERS, N_CASES, agree, judge, observe_wrong
 from coursework.sdes import SDE
 from tests.other_routes import OTHER_ROUTES
 from tests.wrong_answers import WRONG_ANSWERS
@@ -72,33 +63,33 @@ def test_another_route_passes(exercise):
 
 @every_exercise
 def test_no_constant_is_right(exercise):
-    first, *others = (exercise.observe(exercise.reference, _draw(exercise, FRESH, i)) for i in range(4))
-    assert not all(_agree(first, other, exercise.rtol) for other in others)
+    first, *others = (exercise.observe(exercise.reference, exercise.case(FRESH + i)) for i in range(4))
+    assert not all(agree(first, other, exercise.rtol) for other in others)
 
 
 @every_exercise
 def test_record_is_complete(exercise):
-    assert len(exercise.misconceptions) >= 3
+    assert len(exercise.mistakes) >= 3
     assert len(exercise.hints) >= 2
     assert find(exercise.id) is exercise
 
 
 @pytest.mark.parametrize("seed", [None, FRESH, FRESH + 50])
 @every_exercise
-def test_each_misconception_is_rejected_and_named(exercise, seed):
-    for misconception in exercise.misconceptions:
-        verdict = judge(exercise, misconception.wrong, seed=seed)
-        assert verdict.outcome == "wrong", misconception.name
-        assert verdict.misconception == misconception.name
+def test_each_mistake_is_rejected_and_named(exercise, seed):
+    for mistake in exercise.mistakes:
+        verdict = judge(exercise, mistake.wrong, seed=seed)
+        assert verdict.outcome == "wrong", mistake.name
+        assert verdict.misconception == mistake.name
 
 
 @every_exercise
-def test_misconceptions_differ_pairwise_on_three_fresh_cases(exercise):
-    wrongs = (*exercise.misconceptions, Misconception("the reference", exercise.reference))
-    seen = [[observe_wrong(exercise, m, _draw(exercise, FRESH, i)) for i in range(6)] for m in wrongs]
+def test_mistakes_differ_pairwise_on_three_fresh_cases(exercise):
+    wrongs = {mistake.name: mistake.wrong for mistake in exercise.mistakes} | {"the reference": exercise.reference}
+    seen = [[observe_wrong(exercise, wrong, FRESH + i) for i in range(6)] for wrong in wrongs.values()]
     for (a, of_a), (b, of_b) in itertools.combinations(zip(wrongs, seen, strict=True), 2):
-        told_apart = [x is None or not _agree(x, y, exercise.rtol) for x, y in zip(of_a, of_b, strict=True)]
-        assert sum(told_apart) >= 3, f"{a.name} / {b.name}"
+        told_apart = [x is None or not agree(x, y, exercise.rtol) for x, y in zip(of_a, of_b, strict=True)]
+        assert sum(told_apart) >= 3, f"{a} / {b}"
 
 
 FRESH_SEEDS = tuple(range(FRESH, FRESH + 1000, 100))
@@ -125,7 +116,7 @@ def sizes_of(value):
 
 @functools.cache
 def cases(exercise_id, seed):
-    return [_draw(find(exercise_id), seed, i) for i in range(N_CASES)]
+    return [find(exercise_id).case(seed + i) for i in range(N_CASES)]
 
 
 def drawn_cases(exercise):
@@ -198,13 +189,12 @@ def test_what_grading_draws_is_among_the_public_cases(exercise):
     def of_case(case):
         return set().union(*(kinds(value, name) for name, value in zip(names, case, strict=True)))
 
-    seen = Counter(kind for i in range(300) for kind in of_case(_draw(exercise, FRESH, i)))
+    seen = Counter(kind for i in range(300) for kind in of_case(exercise.case(FRESH + i)))
     public = set().union(*(of_case(case) for case in cases(exercise.id, exercise.seed)))
     assert {kind for kind, times in seen.items() if times > 6} <= public
 
 
-GIVEN_NUMBERS = {"noise", "z", "z_back", "u", "v", "probes", "generator"}
-WITH_NUMBERS = [e for e in EXERCISES if GIVEN_NUMBERS & set(inspect.signature(e.reference).parameters)]
+WITH_NUMBERS = [e for e in EXERCISES if set(GIVEN_NUMBERS) & set(inspect.signature(e.reference).parameters)]
 
 
 @pytest.mark.parametrize("exercise", WITH_NUMBERS, ids=lambda e: e.id)
@@ -213,7 +203,7 @@ def test_own_random_numbers_are_named(exercise):
 
     def own(*args):
         given = dict(zip(names, args, strict=True))
-        for name in GIVEN_NUMBERS & set(names):
+        for name in set(GIVEN_NUMBERS) & set(names):
             given[name] = None if name == "generator" else torch.randn_like(given[name])
         return exercise.reference(**given)
 

@@ -17,13 +17,13 @@ import torch
 from typer.testing import CliRunner
 
 from coursework.cli import app
-from coursework.exercises import engine
-from coursework.exercises.engine import Exercise, find, lesson_exercises
-from coursework.grading import cases, finding, handin, stage, wire
+from coursework.exercises import judging
+from coursework.exercises.exercise import Exercise, find, lesson_exercises
+from coursework.grading import finding, handin, stage, surgery, wire
 from coursework.grading.classroom import grade_here, open_tasks
 from coursework.grading.grader import BUDGET, Grader, Rules
 from coursework.grading.handin import Cell, HandIn, Lesson
-from coursework.grading.marking import N_CASES, Exam
+from coursework.grading.marking import Exam
 from coursework.grading.records import Records
 from coursework.grading.tables import table
 from tests.hostile.package import ANSWERS
@@ -96,36 +96,36 @@ def test_the_solutions_score_everything_and_a_blank_lesson_nothing(lesson, grade
 
 def answer_of(exercise: Exercise, function, exam: Exam) -> bytes:
     """What the sandbox would send for a function, without the sandbox."""
-    drawn = [engine._draw(exercise, exam.seed, i) for i in range(N_CASES)]
-    return wire.pack("done", [{**exercise.observe(function, case), **cases.leaves(case)} for case in drawn])
+    drawn = [exercise.case(seed) for seed in exam.seeds]
+    return wire.pack("done", [{**exercise.observe(function, case), **judging.leaves(case)} for case in drawn])
 
 
 def calls_of(exercise: Exercise, function, exam: Exam) -> list[int]:
     """What the process next door would have counted: the number of the case, once for each call."""
-    drawn = [engine._draw(exercise, exam.seed, i) for i in range(N_CASES)]
+    drawn = [exercise.case(seed) for seed in exam.seeds]
     counted = [int(exercise.observe(function, case).get(exercise.counts, 0)) for case in drawn]
     return [number for number, calls in enumerate(counted) for _ in range(calls)]
 
 
 @every_exercise
-def test_each_misconception_loses_its_points_and_is_named_and_the_reference_passes(exercise):
+def test_each_mistake_loses_its_points_and_is_named_and_the_reference_passes(exercise):
     exam = Exam(exercise, "another secret")
     calls = calls_of(exercise, exercise.reference, exam)
     assert exam.judge(answer_of(exercise, exercise.reference, exam), "exit", 8.0, calls).outcome == "passed"
-    for misconception in exercise.misconceptions:
+    for mistake in exercise.mistakes:
         try:
-            answer = answer_of(exercise, misconception.wrong, exam)
-            calls = calls_of(exercise, misconception.wrong, exam)
+            answer = answer_of(exercise, mistake.wrong, exam)
+            calls = calls_of(exercise, mistake.wrong, exam)
         except Exception:  # a mistake that raises has no values to be recognised by
             continue
         mark = exam.judge(answer, "exit", 8.0, calls)
-        assert (mark.outcome, mark.misconception) == ("wrong", misconception.name)
+        assert (mark.outcome, mark.misconception) == ("wrong", mistake.name)
 
 
 def altered(answer: bytes, change) -> bytes:
     """The same answer of `3.2`, its arguments changed: what stands beside the results."""
-    exercise = engine.find("3.2")
-    names = [[*exercise.observe(exercise.reference, case), *cases.leaves(case)] for case in drawn_of(exercise)]
+    exercise = find("3.2")
+    names = [[*exercise.observe(exercise.reference, case), *judging.leaves(case)] for case in drawn_of(exercise)]
     found = wire.unpack(answer, names)
     return wire.pack(
         "done", [{n: change(v) if n.startswith("argument") else v for n, v in c.items()} for c in found.cases]
@@ -134,13 +134,13 @@ def altered(answer: bytes, change) -> bytes:
 
 def drawn_of(exercise: Exercise) -> list:
     exam = Exam(exercise, "another secret")
-    return [engine._draw(exercise, exam.seed, i) for i in range(N_CASES)]
+    return [exercise.case(seed) for seed in exam.seeds]
 
 
 @pytest.mark.parametrize("rounding", [1e-15, -1e-13, 1e-11])
 def test_arguments_that_the_sandbox_rounds_otherwise_are_not_changed(rounding):
     """Its environment is empty, so its processor may take other instructions than ours."""
-    exercise = engine.find("3.2")
+    exercise = find("3.2")
     exam = Exam(exercise, "another secret")
     answer = answer_of(exercise, exercise.reference, exam)
     rounded = altered(answer, lambda v: v * (1 + rounding) if isinstance(v, torch.Tensor) else v)
@@ -149,7 +149,7 @@ def test_arguments_that_the_sandbox_rounds_otherwise_are_not_changed(rounding):
 
 @pytest.mark.parametrize("change", [lambda v: v + 1e-6, lambda v: v.float(), lambda v: v[:0], lambda v: None])
 def test_arguments_that_an_answer_changed_are_told(change):
-    exercise = engine.find("3.2")
+    exercise = find("3.2")
     exam = Exam(exercise, "another secret")
     answer = answer_of(exercise, exercise.reference, exam)
     mark = exam.judge(altered(answer, lambda v: change(v) if isinstance(v, torch.Tensor) else v), "exit", 8.0)
@@ -177,17 +177,17 @@ def misconception_sources(number: int) -> list[tuple[str, str, str]]:
     """Exercise id, the misconception's name and a cell's source that makes the mistake, for every one of a lesson."""
     text = (stage.PACKAGE / "exercises" / f"lesson_{number:02d}.py").read_text(encoding="utf-8")
     tree, found = ast.parse(text), []
-    names = {name for node in tree.body for name in stage.names_bound(node)} - {"EXERCISES"}
+    names = {name for node in tree.body for name in surgery.names_bound(node)} - {"EXERCISES"}
     tree = Rename(names).visit(tree)  # a mistake may call the reference, whose name the cell takes
-    imports = [node for node in tree.body if stage.is_import(node)]
-    for call in stage.exercise_calls(tree):
+    imports = [node for node in tree.body if surgery.is_import(node)]
+    for call in surgery.exercise_calls(tree):
         arguments = {keyword.arg: keyword.value for keyword in call.keywords}
         exercise = find(arguments["id"].value)
-        for recorded, known in zip(arguments["misconceptions"].elts, exercise.misconceptions, strict=True):
+        for recorded, known in zip(arguments["misconceptions"].elts, exercise.mistakes, strict=True):
             if recorded.func.id != "Misconception":  # `own_numbers` makes one of the reference: no source to hand in
                 continue
             used = [n.id for n in ast.walk(recorded.args[1]) if isinstance(n, ast.Name)]
-            needed = stage.closure(tree, used)
+            needed = surgery.closure(tree, used)
             body = [*imports, *(node for node in tree.body if node in needed)]
             wrong = f"{SLICED.functions[exercise.id]} = {ast.unparse(recorded.args[1])}"
             found.append((exercise.id, known.name, ast.unparse(ast.Module(body, [])) + f"\n{wrong}\n"))

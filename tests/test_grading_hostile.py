@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from coursework.exercises.engine import find
+from coursework.exercises.exercise import find
 from coursework.grading import finding, handin, stage
 from coursework.grading.grader import Grader, Rules
 from coursework.grading.handin import Cell, HandIn, Lesson
@@ -262,6 +262,6 @@ def test_the_sandbox_holds_no_reference_and_no_misconception(grader, tmp_path):
     text = "".join(path.read_text() for path in (tmp_path / "coursework" / "exercises").glob("lesson_*.py"))
     exercise = find("3.4")
     assert "def ssm_loss" not in text
-    assert exercise.misconceptions[0].name[:40] not in text
+    assert exercise.mistakes[0].name[:40] not in text
     assert exercise.hints[0][:40] not in text
     assert not (tmp_path / "coursework" / "grading" / "marking.py").exists()

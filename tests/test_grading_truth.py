@@ -18,18 +18,19 @@ from nbgrader.utils import compute_checksum
 from typer.testing import CliRunner
 
 from coursework.cli import app
+from coursework.exercises.exercise import lesson_derivations
 from coursework.grading import classroom, gradebook, handin, lms, pages
-from coursework.grading.derivations import of_lesson
 from coursework.grading.feedback import page
 from coursework.grading.handin import Lesson
 from coursework.grading.marking import Mark
 from coursework.grading.names import safe_id
 from coursework.grading.standing import check_cell
 from coursework.grading.tables import harmless
+from coursework.grading.writing import cell_name
 
 HELLO = Lesson("00_start_here", {"0.1": "squared_norm"})
 FUNCTIONS = {"3.1": "quadratic_form", "3.2": "hutchinson", "3.3": "trace_variance"}
-SLICED = Lesson("03_sliced_score_matching", FUNCTIONS, prompts={d.id: d.prompt for d in of_lesson(3)})
+SLICED = Lesson("03_sliced_score_matching", FUNCTIONS, prompts={d.id: d.prompt for d in lesson_derivations(3)})
 LESSONS = [HELLO, SLICED]
 DERIVATION = "derivation-3-3"
 ROOT = Path(__file__).parent.parent
@@ -111,7 +112,8 @@ def template(tmp_path_factory):
                 stub = solution(check_cell(exercise).replace("check", "exercise"), "code", "raise NotAttempted")
                 cells += [stub, check(exercise)]
             cells += [
-                solution(d.grade_id, "markdown", "*Write your answer here.*", 2.0) for d in of_lesson(lesson.number)
+                solution(cell_name(d.id), "markdown", "*Write your answer here.*", 2.0)
+                for d in lesson_derivations(lesson.number)
             ]
             path = folder / "release" / lesson.name / f"{lesson.name}.ipynb"
             path.parent.mkdir(parents=True)
@@ -147,7 +149,11 @@ class School:
             solution(check_cell(e).replace("check", "exercise"), "code", "right" if e in right else "not so")
             for e in lesson.functions
         ]
-        cells += [solution(d.grade_id, "markdown", derivation, 2.0) for d in of_lesson(lesson.number) if derivation]
+        cells += [
+            solution(cell_name(d.id), "markdown", derivation, 2.0)
+            for d in lesson_derivations(lesson.number)
+            if derivation
+        ]
         cells += [v4.new_code_cell(extra)] if extra else []
         path = self.submissions / student / f"{lesson.name}.ipynb"
         path.parent.mkdir(exist_ok=True)

@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import FunctionType
 
@@ -13,8 +14,8 @@ import pytest
 import torch
 
 import coursework
-from coursework.exercises import engine
-from coursework.exercises.engine import lesson_exercises
+from coursework.exercises.exercise import find, lesson_exercises
+from coursework.exercises.judging import agree, judge
 from coursework.grading import cases, handin, withheld
 from coursework.grading.withheld import Refused
 from tests.hostile.package import ANSWERS
@@ -107,7 +108,7 @@ def as_they_are():
 
 @every_exercise
 def test_all_is_withheld_but_what_the_exercise_names_and_its_arguments_are(exercise, shelf, deny):
-    drawn = [engine._draw(exercise, 3, i) for i in range(6)]
+    drawn = [exercise.case(3 + i) for i in range(6)]
     kept = withheld.needed(exercise, drawn)
     named = {dotted(f) for name in exercise.uses for f in withheld._named(name) if isinstance(f, FunctionType)}
     for function in kept - {exercise.observe}:
@@ -135,7 +136,7 @@ def test_right_answers_need_no_more_than_what_is_left(exercise, deny):
                 exercise.observe(route, drawn[0])
             continue
         for case, wanted in zip(drawn, expected, strict=True):
-            assert engine._agree(exercise.observe(route, case), wanted, exercise.rtol), route.__name__
+            assert agree(exercise.observe(route, case), wanted, exercise.rtol), route.__name__
 
 
 @pytest.mark.parametrize(
@@ -143,12 +144,12 @@ def test_right_answers_need_no_more_than_what_is_left(exercise, deny):
 )
 def test_what_the_package_would_answer_is_right_at_home_and_refused_in_grading(exercise, number, deny, as_they_are):
     source, reached = ANSWERS[exercise][number]
-    exercise, space = engine.find(exercise), {"torch": torch, "__name__": "__main__"}
+    exercise, space = find(exercise), {"torch": torch, "__name__": "__main__"}
     exec(source, space)
     attempt = space[FUNCTIONS[exercise.id]]
-    verdict = engine.judge(exercise, attempt)
+    verdict = judge(exercise, attempt)
     assert verdict.outcome == "passed", verdict.message  # it is an answer, so that refusing it means something
-    drawn = [engine._draw(exercise, 3, 0)]
+    drawn = [exercise.case(3)]
     deny(exercise, drawn)
     with pytest.raises(Refused):
         exercise.observe(attempt, drawn[0])
@@ -156,8 +157,8 @@ def test_what_the_package_would_answer_is_right_at_home_and_refused_in_grading(e
 
 
 def test_a_name_that_the_package_does_not_have_is_no_permission():
-    exercise = engine.find("1.1")
-    wrong = type(exercise)(**{**vars(exercise), "uses": ("coursework.sdes.SDE.nothing",)})
+    exercise = find("1.1")
+    wrong = replace(exercise, uses=("coursework.sdes.SDE.nothing",))
     with pytest.raises(ValueError, match=r"uses: the package has no coursework\.sdes\.SDE\.nothing"):
         withheld.needed(wrong, [])
 
@@ -165,4 +166,5 @@ def test_a_name_that_the_package_does_not_have_is_no_permission():
 def test_references_are_plain_and_answer_nothing_else_of_the_package():
     """A reference stands in for a skipped exercise, so it may use what that exercise's answers may, and no more."""
     for exercise in EXERCISES:
-        assert exercise.reference.__module__ == f"coursework.exercises.lesson_{int(exercise.id.partition('.')[0]):02d}"
+        home = exercise.reference.__module__.removesuffix(".answers")
+        assert home == f"coursework.exercises.lesson_{exercise.lesson:02d}"

@@ -10,18 +10,18 @@ from nbconvert import HTMLExporter
 from nbformat import v4
 from traitlets.config import Config
 
+from coursework.exercises.exercise import lesson_derivations
 from coursework.grading import handin
-from coursework.grading.derivations import of_lesson
 from coursework.grading.handin import Lesson
 from coursework.grading.marking import Mark
 from coursework.grading.pictures import LARGEST, MOST
 from coursework.grading.rebuilding import rebuilt
 from coursework.grading.release import CONFIG, derivation_cells
 from coursework.grading.stripping import without_outputs
-from coursework.grading.writing import Written
+from coursework.grading.writing import Written, cell_name
 
-(DERIVATION,) = of_lesson(3)
-NAME = DERIVATION.grade_id
+(DERIVATION,) = lesson_derivations(3)
+NAME = cell_name(DERIVATION.id)
 STUB = "*Write your answer here.*"
 CODE, TEXT, NEXT = "x = torch.ones(3)", "## A section", "The lesson goes on."
 LESSON = Lesson(

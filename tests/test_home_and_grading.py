@@ -12,7 +12,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from coursework import exercises
-from coursework.exercises import engine
+from coursework.exercises import judging
+from coursework.exercises.exercise import find
 from coursework.grading import handin
 from coursework.grading.counting import NextDoor
 from coursework.grading.dry_run import judge_here
@@ -330,7 +331,7 @@ def at_home(shell, found: list[dict], monkeypatch) -> dict[str, SimpleNamespace]
     said: dict[str, SimpleNamespace] = {}
 
     def judge(exercise, attempt, **options):
-        verdict = engine.judge(exercise, attempt, **options)
+        verdict = judging.judge(exercise, attempt, **options)
         before = said.get(exercise.id, SimpleNamespace(passed=False))
         said[exercise.id] = SimpleNamespace(passed=before.passed or verdict.outcome == "passed", verdict=verdict)
         return verdict
@@ -390,11 +391,11 @@ def guided_by_a_list(conditional_score, label, scale, x, t):
 
 @pytest.mark.parametrize("attempt", [guided_by_vmap, guided_by_a_list])
 def test_a_counted_function_refuses_here_what_cannot_be_sent_there(attempt):
-    exercise = engine.find("11.2")
+    exercise = find("11.2")
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(TypeError, match="label: this function is called with plain tensors") as refused:
-        attempt(NextDoor(ours, 0, ["x", "t", "label"]), *engine.case("11.2")[1:])
-    assert str(refused.value) in engine.judge(exercise, attempt).message
+        attempt(NextDoor(ours, 0, ["x", "t", "label"]), *judging.case("11.2")[1:])
+    assert str(refused.value) in judging.judge(exercise, attempt).message
 
 
 def test_the_sandbox_says_the_same():

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from coursework.course import executing
-from coursework.exercises.engine import lesson_exercises
+from coursework.exercises.exercise import lesson_exercises
 from tests import small_lessons
 
 ROOT = Path(__file__).parent.parent

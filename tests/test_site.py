@@ -18,7 +18,7 @@ import typer
 
 import coursework
 from coursework.course.publishing import student_notebook
-from coursework.exercises.engine import lesson_exercises
+from coursework.exercises.exercise import lesson_exercises
 
 ROOT = Path(__file__).parent.parent
 TREES = ("solutions", "notebooks")
@@ -154,7 +154,7 @@ def test_the_worked_tree_shows_solutions_mistakes_and_verdicts(sites):
         text = text_of(sites["solutions"] / "lessons" / f"{lesson}.html")
         assert [line for line in solution_lines(lesson) if line not in text] == []
         for exercise in lesson_exercises(int(lesson[:2])):
-            names = [unticked(m.name)[1:] for m in exercise.misconceptions]
+            names = [unticked(m.name)[1:] for m in exercise.mistakes]
             assert [n for n in names if n not in text] == []
             assert f"Exercise{exercise.id}({squeezed(exercise.title)}):passed" in text
     assert (sites["solutions"] / "docs" / "instructors.html").exists()
@@ -173,7 +173,7 @@ def test_the_student_tree_holds_no_solution_no_mistake_and_no_verdict(sites):
     everyday = "".join([*copies.values(), *hints])  # what learners get to see anyhow is no secret
     for lesson in LESSONS:
         exercises = lesson_exercises(int(lesson[:2]))
-        secrets = solution_lines(lesson) | {unticked(m.name)[1:] for e in exercises for m in e.misconceptions}
+        secrets = solution_lines(lesson) | {unticked(m.name)[1:] for e in exercises for m in e.mistakes}
         secrets = {s for s in secrets if len(s) >= 16 and s not in everyday}
         assert secrets
         for where, text in {**texts, **others}.items():

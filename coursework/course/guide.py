@@ -10,8 +10,7 @@ from pathlib import Path
 import nbformat
 
 from coursework.course.tree import lessons
-from coursework.exercises.engine import lesson_exercises
-from coursework.grading.derivations import DERIVATIONS
+from coursework.exercises.exercise import lesson_derivations, lesson_exercises
 
 SHOWN = 3  # misconceptions of an exercise; the first ones are the most common
 
@@ -62,7 +61,7 @@ def plan(root: Path, weeks: tuple[tuple[tuple[int, ...], str], ...]) -> str:
 def rubrics(root: Path) -> str:
     """The written derivations and what each share of their points is for."""
     lines = []
-    for derivation in DERIVATIONS:
+    for derivation in (d for number in heads(root) for d in lesson_derivations(number)):
         lines.append(f"- **{derivation.id}.** {derivation.prompt}")
         lines += [f"  - {share:.0%}: {text}" for share, text in derivation.rubric]
     return "\n".join(lines)
@@ -77,7 +76,7 @@ def misconceptions(root: Path) -> str:
             continue
         parts.append(f"### {number:02d} {title}\n\n{minutes} minutes, {counted(len(exercises), 'exercise')}.")
         for exercise in exercises:
-            named = [f"  - {m.name[0].upper()}{m.name[1:]}" for m in exercise.misconceptions[:SHOWN]]
+            named = [f"  - {m.name[0].upper()}{m.name[1:]}" for m in exercise.mistakes[:SHOWN]]
             parts.append("\n".join([f"- **{exercise.id}, {exercise.title}**", *named]))
     return "\n\n".join(parts)
 

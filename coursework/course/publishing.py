@@ -21,7 +21,7 @@ from coursework._files import write_atomically
 from coursework.course import notebooks
 from coursework.course.lines import first_line
 from coursework.course.tree import RELEASED, CourseError, course_tree, find_lesson, find_lessons, lessons
-from coursework.exercises.engine import lesson_exercises
+from coursework.exercises.exercise import lesson_exercises
 
 ROLES = ("setup", "lesson", "exercise", "check")
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"

@@ -1,4 +1,4 @@
-"""Exercises that check themselves: `check("4.2", my_function)`, `hint("4.2")`, `case("4.2", 1)`.
+"""Exercises that check themselves: `check("4.2", my_function)`, `hint`, `case`; and their answers, `with_mistake`.
 
 In grading mode (environment variable COURSEWORK_GRADING=1) anything but a pass raises, and fresh cases are drawn.
 """
@@ -11,11 +11,12 @@ from typing import Any
 
 from IPython.display import display
 
-from coursework.exercises.engine import Exercise, NotAttempted, Verdict, case, find, judge
+from coursework.exercises.exercise import Exercise, NotAttempted, find
+from coursework.exercises.judging import Verdict, case, judge
 from coursework.exercises.portable import remarks
 from coursework.exercises.report import Box, reference_box, verdict_box
 
-__all__ = ["CheckFailed", "NotAttempted", "case", "check", "hint"]
+__all__ = ["CheckFailed", "NotAttempted", "case", "check", "hint", "with_mistake"]
 
 _hints_given: dict[str, int] = {}
 
@@ -51,6 +52,17 @@ def hint(exercise_id: str) -> None:
     display(
         Box("hint", f"Exercise {exercise_id}, hint {number} of {len(exercise.hints)}", (exercise.hints[number - 1],))
     )
+
+
+def with_mistake(exercise_id: str, number: int) -> str:
+    """The right answer with the exercise's mistake of this number in it, as code; number 0 is the right answer.
+
+    Raises ValueError for a mistake that is not recorded.
+    """
+    exercise = find(exercise_id)
+    if number not in range(len(exercise.mistakes) + 1):
+        raise ValueError(f"number: expected 0 to {len(exercise.mistakes)}, got {number}")
+    return exercise.mistakes[number - 1].text if number else exercise.answer.text
 
 
 def _refused(exercise: Exercise, grading: bool) -> Callable[..., Any]:

@@ -6,7 +6,8 @@ import torch
 from torch import Generator, Tensor
 
 from coursework.exercises.draws import count, covariances, normal, sizes, uniform
-from coursework.exercises.engine import Exercise, Misconception, Observed
+from coursework.exercises.engine import Exercise, Misconception
+from coursework.exercises.exercise import Observed
 from coursework.exercises.observers import value_and_gradient
 
 # -- 2.1 the Fisher divergence between two Gaussians -------------------------------------------------------------------

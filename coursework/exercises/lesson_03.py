@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from coursework.exercises.draws import count, covariances, normal, sizes, uniform
 from coursework.exercises.engine import Exercise, Misconception
-from coursework.exercises.observers import own_numbers, steady, value_and_gradient
+from coursework.exercises.observers import value_and_gradient
 
 # -- what several exercises share --------------------------------------------------------------------------------------
 
@@ -64,7 +64,7 @@ FORM = Exercise(
     title="the Jacobian in one direction",
     reference=quadratic_form,
     draw=_draw_direction,
-    observe=steady(value_and_gradient),
+    observe=value_and_gradient,
     rtol=1e-11,
     misconceptions=(
         Misconception(
@@ -107,7 +107,6 @@ FORM = Exercise(
             "you return one number: keep a value for every point, shape (B,).",
             lambda score, x, v: quadratic_form(score, x, v).sum(),
         ),
-        own_numbers("v", quadratic_form),
     ),
     hints=(
         "Move x a little along v: how does s change? That change is J v. Then ask how much of it points along v again.",
@@ -139,7 +138,6 @@ HUTCHINSON = Exercise(
     title="Hutchinson's estimate of a trace",
     reference=hutchinson,
     draw=_draw_hutchinson,
-    observe=steady(),
     misconceptions=(
         Misconception(
             "you sum over the probes: the estimate is their mean, otherwise it grows with M.",
@@ -181,7 +179,6 @@ HUTCHINSON = Exercise(
             "you sum the entries of v^T A: the second factor v is missing.",
             lambda matrices, probes: (probes @ matrices).sum(2).mean(1),
         ),
-        own_numbers("probes", hutchinson),
     ),
     hints=(
         "For one matrix and one probe it is a single number, v^T A v. Write that first; then M probes, then B matrices.",
@@ -345,7 +342,7 @@ SLICED = Exercise(
     title="the sliced objective",
     reference=ssm_loss,
     draw=_draw_direction,
-    observe=steady(value_and_gradient),
+    observe=value_and_gradient,
     rtol=1e-11,
     misconceptions=(
         Misconception(
@@ -398,7 +395,6 @@ SLICED = Exercise(
             "the sign of v^T J v is turned.",
             _sliced(trace=-1.0, power=2, weight=0.5),
         ),
-        own_numbers("v", ssm_loss),
     ),
     hints=(
         "Three pieces for each point: v^T J v (exercise 3.1), the projection v^T s, and its square with a factor 1/2.",
@@ -439,7 +435,7 @@ REDUCED = Exercise(
     title="the variance-reduced objective",
     reference=ssm_vr_loss,
     draw=_draw_directions,
-    observe=steady(value_and_gradient),
+    observe=value_and_gradient,
     rtol=1e-11,
     misconceptions=(
         Misconception(
@@ -494,7 +490,6 @@ REDUCED = Exercise(
             "no gradient flows through v^T J v: only |s|^2 would be trained, and the score shrinks to zero. Keep the graph.",
             _reduced(trace=1.0, along=0.0, weight=0.5, keep_graph=False),
         ),
-        own_numbers("v", ssm_vr_loss),
     ),
     hints=(
         "Start from the implicit objective, tr J + 1/2 |s|^2. Which of its two terms is dear? Replace only that one.",

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from coursework.exercises.draws import count, covariances, normal, sizes, uniform
 from coursework.exercises.engine import Exercise, Misconception
-from coursework.exercises.observers import on_its_device, on_the_cpu, own_numbers, steady, value_and_gradient
+from coursework.exercises.observers import on_its_device, on_the_cpu, value_and_gradient
 
 Function = Callable[[Tensor], Tensor]
 
@@ -49,7 +49,7 @@ DSM = Exercise(
     title="the denoising loss",
     reference=dsm_loss,
     draw=_draw_affine,
-    observe=steady(value_and_gradient),
+    observe=value_and_gradient,
     misconceptions=(
         Misconception(
             "the target has the wrong sign. The label is -noise / sigma (back to where the point came from), so the residual "
@@ -100,7 +100,6 @@ DSM = Exercise(
             "your residual is sigma s + noise: this is the loss with the weight sigma^2 (section 5). Here the weight is 1.",
             lambda score, x, sigma, noise: sigma**2 * dsm_loss(score, x, sigma, noise),
         ),
-        own_numbers("noise", dsm_loss),
     ),
     hints=(
         "Three steps: make the noisy points, ask the score there, compare with the label of each point.",
@@ -261,7 +260,7 @@ DENOISER = Exercise(
     title="the denoiser that amplifies",
     reference=denoiser_loss,
     draw=_draw_affine,
-    observe=steady(value_and_gradient),
+    observe=value_and_gradient,
     misconceptions=(
         Misconception(
             "this is the circulating loss (with its 1/2): it subtracts x where x_t belongs, and its best denoiser is E[x + noise | x_t].",
@@ -300,7 +299,6 @@ DENOISER = Exercise(
             "you show the clean x to the denoiser: then doing nothing is perfect.",
             lambda denoiser, x, sigma, noise: _residual_loss((denoiser(x) - x) / sigma**2),
         ),
-        own_numbers("noise", denoiser_loss),
     ),
     hints=(
         "Solve Tweedie's formula for the score: that is the score model which the denoiser stands for.",

@@ -9,7 +9,6 @@ from torch import Generator, Tensor
 from coursework.distributions import GaussianMixture
 from coursework.exercises.draws import count, covariances, normal, number, sizes, uniform
 from coursework.exercises.engine import Exercise, Misconception
-from coursework.exercises.observers import own_numbers, steady
 
 Function = Callable[[Tensor], Tensor]
 
@@ -49,7 +48,6 @@ STEP = Exercise(
     title="one Langevin step",
     reference=langevin_step,
     draw=_draw_step,
-    observe=steady(),
     misconceptions=(
         Misconception(
             "you multiply the noise with step_size. Variances add up over time, so the noise of a step has variance step_size "
@@ -105,7 +103,6 @@ STEP = Exercise(
             "samples p to the power 4, which is far too narrow.",
             _step(lambda h: 0.5 * h, lambda h: 0.5 * h**0.5),
         ),
-        own_numbers("z", langevin_step),
     ),
     hints=(
         "Three terms: where you are, a pull, a push.",

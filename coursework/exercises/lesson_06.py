@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from coursework.exercises.draws import count, normal, number, sizes, uniform
 from coursework.exercises.engine import Exercise, Misconception
-from coursework.exercises.observers import own_numbers, steady, value_and_gradient
+from coursework.exercises.observers import value_and_gradient
 
 LevelScore = Callable[[Tensor, Tensor], Tensor]
 
@@ -224,7 +224,7 @@ LOSS = Exercise(
     title="the loss for all levels",
     reference=ncsn_loss,
     draw=_draw_loss,
-    observe=steady(value_and_gradient),
+    observe=value_and_gradient,
     misconceptions=(
         Misconception(
             "the weight sigma^2 is missing: the narrowest levels then drown all others.",
@@ -282,7 +282,6 @@ LOSS = Exercise(
             "you ask the score at the clean point. The label belongs to x + sigma noise.",
             lambda score, x, sigma, noise: _half_square(sigma[:, None] * score(x, sigma) + noise),
         ),
-        own_numbers("noise", ncsn_loss),
     ),
     hints=(
         "Lesson 04's loss, with a sigma for each point and the weight sigma^2. Pull the weight into the norm first.",
@@ -324,7 +323,6 @@ STEP = Exercise(
     title="one step of the walk",
     reference=ladder_step,
     draw=_draw_step,
-    observe=steady(),
     misconceptions=(
         Misconception(
             "the same step at every level. step_size is the last level's; a wider level takes a longer one, by (sigma / sigma_last)^2.",
@@ -392,7 +390,6 @@ STEP = Exercise(
             "the noise of the step is not the level's noise: its factor is sqrt(alpha), not sigma.",
             lambda score, x, sigma, last, h, z: x + _alpha(sigma, last, h) / 2 * score(x, sigma) + sigma * z,
         ),
-        own_numbers("z", ladder_step),
     ),
     hints=(
         "First the step alpha of this level, then exercise 5.1 with alpha for h.",
@@ -589,7 +586,6 @@ HOLD = Exercise(
     title="pictures with a hole",
     reference=hold_known,
     draw=_draw_hold,
-    observe=steady(),
     misconceptions=(
         Misconception(
             "the mask is the wrong way round: True means known.",
@@ -635,7 +631,6 @@ HOLD = Exercise(
             "all pixels are replaced: nothing is left of the chain.",
             lambda x, y, known, sigma, noise: y + sigma * noise,
         ),
-        own_numbers("noise", hold_known),
     ),
     hints=(
         "Two cases, pixel by pixel: known, or not.",

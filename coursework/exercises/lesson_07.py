@@ -8,7 +8,6 @@ from torch import Generator, Tensor
 
 from coursework.exercises.draws import count, covariances, linear_sde, normal, sizes, time_of, uniform
 from coursework.exercises.engine import Exercise, Misconception
-from coursework.exercises.observers import own_numbers, steady
 from coursework.exercises.uses import COEFFICIENTS
 from coursework.sdes import SDE, VPSDE
 
@@ -50,7 +49,6 @@ STEP = Exercise(
     draw=_draw_step,
     seed=20_021,
     uses=COEFFICIENTS,
-    observe=steady(),
     misconceptions=(
         Misconception(
             "you multiply the noise by h. Brownian motion moves by sqrt(h) z in a time h; with h z the noise of n steps adds up to "
@@ -110,7 +108,6 @@ STEP = Exercise(
             "you return the change. The new position is x plus the change.",
             lambda sde, x, t, h, noise: h * sde.drift(x, t) + sde.diffusion(t) * h.sqrt() * noise,
         ),
-        own_numbers("noise", forward_step),
     ),
     hints=(
         "Read dx = f x dt + g dw with a small but finite step: dt becomes h. What does dw become?",

@@ -8,7 +8,8 @@ from torch import Generator, Tensor
 
 from coursework import sdes
 from coursework.exercises.draws import count, linear_sde, normal, number, sizes, time_of, uniform
-from coursework.exercises.engine import Exercise, Misconception, Observed
+from coursework.exercises.engine import Exercise, Misconception
+from coursework.exercises.exercise import Observed
 from coursework.exercises.uses import COEFFICIENTS
 from coursework.sdes import SDE
 

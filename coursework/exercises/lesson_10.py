@@ -9,8 +9,8 @@ import torch
 from torch import Generator, Tensor
 
 from coursework.exercises.draws import count, linear_sde, normal, number, sizes, time_of, uniform
-from coursework.exercises.engine import Exercise, Misconception, Observed
-from coursework.exercises.observers import own_numbers, steady
+from coursework.exercises.engine import Exercise, Misconception
+from coursework.exercises.exercise import Observed
 from coursework.exercises.uses import COEFFICIENTS
 from coursework.sdes import SDE, VPSDE
 
@@ -190,7 +190,6 @@ HUTCHINSON = Exercise(
     reference=hutchinson_divergence,
     draw=_draw_hutchinson,
     rtol=1e-11,
-    observe=steady(),
     misconceptions=(
         Misconception(
             "you sum over the probes: each is an estimate of the whole trace, so take their mean.",
@@ -242,7 +241,6 @@ HUTCHINSON = Exercise(
             "you contract with ones first, then with v: both sides of J need the same v.",
             lambda velocity, x, probes: (_products(velocity, x, torch.ones_like(probes)) * probes).sum(2).mean(0),
         ),
-        own_numbers("probes", hutchinson_divergence),
     ),
     hints=(
         "Make a leaf of the points, `x = x.detach().requires_grad_()`, and compute `value = velocity(x)` once.",
@@ -616,7 +614,6 @@ DEQUANTIZE = Exercise(
     reference=dequantize_levels,
     draw=_draw_levels,
     seed=20_002,
-    observe=steady(),
     misconceptions=(
         Misconception(
             "from the first to the last of n_levels levels there are n_levels - 1 gaps: yours are too narrow and leave holes "
@@ -671,7 +668,6 @@ DEQUANTIZE = Exercise(
             "and a level is the middle of its cell.",
             _spread(lambda n, r: r / n, shift=0.0),
         ),
-        own_numbers("u", dequantize_levels),
     ),
     hints=(
         "How far apart are two neighbouring levels, if n_levels of them reach from low to high, both included?",
@@ -705,7 +701,6 @@ LIKELIHOOD_WEIGHT = Exercise(
     reference=likelihood_loss,
     draw=_draw_weights,
     seed=20_021,
-    observe=steady(),
     uses=COEFFICIENTS,
     misconceptions=(
         Misconception(
@@ -762,7 +757,6 @@ LIKELIHOOD_WEIGHT = Exercise(
             "this is 1 / sigma^2 without g^2 / 2.",
             _weighted(lambda sde, t: 1 / sde.sigma(t) ** 2),
         ),
-        own_numbers("noise", likelihood_loss),
     ),
     hints=(
         "Lesson 04: the score that belongs to a predicted noise is -noise_hat / sigma. What is the score's squared error then?",

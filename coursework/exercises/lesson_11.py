@@ -9,8 +9,9 @@ from torch import Generator, Tensor
 
 from coursework.exercises.attempt import plain_tensors
 from coursework.exercises.draws import count, covariances, linear_sde, normal, number, sizes, time_of, uniform
-from coursework.exercises.engine import Exercise, Misconception, Observed
-from coursework.exercises.observers import on_its_device, on_the_cpu, own_numbers, steady
+from coursework.exercises.engine import Exercise, Misconception
+from coursework.exercises.exercise import Observed
+from coursework.exercises.observers import on_its_device, on_the_cpu
 from coursework.exercises.uses import COEFFICIENTS
 from coursework.sdes import SDE
 
@@ -784,7 +785,7 @@ REPLACE = Exercise(
     reference=replace_and_return,
     draw=_draw_replace,
     seed=20_021,
-    observe=steady(_two_states),
+    observe=_two_states,
     uses=(*COEFFICIENTS, "coursework.sdes.SDE.perturb"),
     misconceptions=(
         Misconception(
@@ -848,7 +849,6 @@ REPLACE = Exercise(
             "the two answers come in the wrong order: `return x_s, x_t`.",
             lambda *args: replace_and_return(*args)[::-1],
         ),
-        own_numbers("z", replace_and_return),
     ),
     hints=(
         "The kernel of lesson 07 leads from clean data to any time: alpha_s known + sigma_s z is the known part at s.",

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from coursework.exercises.draws import count, normal, number, sizes, uniform
 from coursework.exercises.engine import Exercise, Misconception
-from coursework.exercises.observers import own_numbers, steady, value_and_gradient
+from coursework.exercises.observers import value_and_gradient
 
 Two = tuple[Tensor, Tensor]
 
@@ -50,7 +50,6 @@ JUMP = Exercise(
     title="many steps at once",
     reference=jump,
     draw=_draw_jump,
-    observe=steady(),
     misconceptions=(
         Misconception(
             "both roots are missing: alpha_bar is a squared factor, and 1 - alpha_bar a variance.",
@@ -111,7 +110,6 @@ JUMP = Exercise(
             "smaller than exp(-beta).",
             lambda betas, x0, t, noise: _mix(torch.exp(-torch.cumsum(betas, 0))[t], x0, noise),
         ),
-        own_numbers("noise", jump),
     ),
     hints=(
         "Two numbers for each point: how much of x_0 is left, and the standard deviation of all the noise so far.",
@@ -317,7 +315,6 @@ KL = Exercise(
     reference=kl_term,
     draw=_draw_kl,
     seed=20_006,
-    observe=steady(),
     misconceptions=(
         Misconception(
             "the term of the variances is missing. It is zero only where the model's variance is the posterior's.",
@@ -381,7 +378,6 @@ KL = Exercise(
             "you average over the dimensions. Nats of independent dimensions add.",
             lambda noise, *rest: kl_term(noise, *rest) / noise.shape[1],
         ),
-        own_numbers("noise", kl_term),
     ),
     hints=(
         "KL( N(m, a I) || N(mu, b I) ) = D/2 (a/b - 1 - log(a/b)) + |m - mu|^2 / (2 b). Which are a and b?",
@@ -461,7 +457,7 @@ SIMPLE = Exercise(
     title="the loss that is stuck at 1",
     reference=simple_loss,
     draw=_draw_simple,
-    observe=steady(_observe_loss),
+    observe=_observe_loss,
     misconceptions=(
         Misconception(
             "this is the bug: the target is a second draw, and x_t knows nothing of it. The best prediction of independent noise "
@@ -518,7 +514,6 @@ SIMPLE = Exercise(
             "there is no 1/2 in L_simple.",
             lambda *args: 0.5 * simple_loss(*args),
         ),
-        own_numbers("generator", simple_loss),
     ),
     hints=(
         "How many times is torch.randn called in the circulating code? How many noises should there be?",
@@ -570,7 +565,6 @@ DDIM = Exercise(
     title="one DDIM step",
     reference=ddim_step,
     draw=_draw_ddim,
-    observe=steady(),
     misconceptions=(
         Misconception(
             "you keep all the old noise, sqrt(1 - later), and add new noise: together they are too much. The variances of both "
@@ -647,7 +641,6 @@ DDIM = Exercise(
             "`now` and `later` are swapped: `later` is nearer to the data and larger, and s has the root of a negative number.",
             lambda x_t, prediction, now, later, eta, z: ddim_step(x_t, prediction, later, now, eta, z),
         ),
-        own_numbers("z", ddim_step),
     ),
     hints=(
         "Three parts: where x_0 seems to be, the old noise that stays, and new noise.",

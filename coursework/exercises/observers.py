@@ -10,11 +10,11 @@ from torch import Tensor
 
 from coursework.exercises.attempt import is_library
 from coursework.exercises.draws import OwnSDE
-from coursework.exercises.engine import Misconception, Observed, result
+from coursework.exercises.engine import Misconception
+from coursework.exercises.exercise import Observed, result
 from coursework.sdes import SDE
 
 GRADIENT = "gradient with respect to the parameters"
-STEADY = "number of answers to one and the same question"
 DEVICE = "number of mixtures of devices"
 NO_VALUES = re.compile("meta (tensor|device)|register_meta", re.IGNORECASE)
 
@@ -29,46 +29,6 @@ def value_and_gradient(attempt: Callable[..., Any], args: tuple[Any, ...]) -> Ob
     if isinstance(value, Tensor) and value.requires_grad:
         gradients = torch.autograd.grad(value.sum(), parameters, allow_unused=True, materialize_grads=True)
     return {"result": value, GRADIENT: torch.cat([g.flatten() for g in gradients])}
-
-
-def steady(observe: Callable[..., Observed] = result) -> Callable[..., Observed]:
-    """An observer that also counts the answers to one and the same question, 1 or 2.
-
-    An attempt that draws from torch's generator is asked again. Where it says something else, no value is compared.
-    """
-
-    def observed(attempt: Callable[..., Any], args: tuple[Any, ...]) -> Observed:
-        before = torch.get_rng_state()
-        seen = observe(attempt, args)
-        if torch.equal(before, torch.get_rng_state()):
-            return {STEADY: torch.tensor(1), **seen}
-        again = observe(attempt, args)
-        if all(_alike(seen[name], again[name]) for name in seen):
-            return {STEADY: torch.tensor(1), **seen}
-        return {STEADY: torch.tensor(2), **{name: torch.zeros(()) for name in seen}}
-
-    return observed
-
-
-def _alike(a: Any, b: Any) -> bool:
-    """Whether two answers are the same up to rounding."""
-    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-        return not isinstance(a, Tensor) and not isinstance(b, Tensor)
-    return a.shape == b.shape and torch.allclose(a.detach().double(), b.detach().double(), rtol=1e-9, equal_nan=True)
-
-
-def own_numbers(argument: str, right: Callable[..., Any]) -> Misconception:
-    """The mistake of drawing random numbers where they are given, for exercises that `steady` observes."""
-
-    def wrong(*args: Any) -> Any:
-        value = right(*args)
-        return tuple(v + torch.randn(()) for v in value) if isinstance(value, tuple) else value + torch.randn(())
-
-    return Misconception(
-        "you draw random numbers of your own: two calls with the same arguments give two answers. Use the argument "
-        f"`{argument}`.",
-        wrong,
-    )
 
 
 def on_its_device(observe: Callable[..., Observed] = result) -> Callable[..., Observed]:

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 
-from coursework.exercises.engine import Exercise, Verdict
+from coursework.exercises.exercise import Exercise
+from coursework.exercises.judging import TWO, Verdict
 
 STYLES = {
     "passed": ("✓", "#0072b2"),
@@ -54,10 +55,17 @@ def verdict_box(verdict: Verdict, remarks: Iterable[str] = ()) -> Box:
     if verdict.outcome == "not attempted":
         todo = "Write your code in place of `raise NotAttempted` in the cell above, run it, then run this cell again."
         return Box("not attempted", headline, (todo, f'Stuck? `hint("{exercise.id}")` gives the first hint.', GOES_ON))
-    named = (f"This looks like a known mistake: {verdict.misconception}",) if verdict.misconception else ()
     look = f'To look inside, run your function\'s cell again and call it with `*case("{exercise.id}", n)`, n the case.'
     more = f'{look} `hint("{exercise.id}")` gives the next hint.'
-    return Box("wrong", headline, (*named, verdict.message, *_printed(verdict), more, GOES_ON))
+    return Box(
+        "wrong", headline, (*looks_like(verdict.misconception), verdict.message, *_printed(verdict), more, GOES_ON)
+    )
+
+
+def looks_like(misconception: str) -> tuple[str, ...]:
+    """The line that names a mistake; none where it has no name."""
+    kind = "" if misconception.startswith(TWO) else "a known mistake: "
+    return (f"This looks like {kind}{misconception}",) if misconception else ()
 
 
 def reference_box(exercise: Exercise) -> Box:

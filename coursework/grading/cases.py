@@ -6,7 +6,7 @@ side drawing is played back with them.
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from torch import Generator, Tensor
@@ -82,20 +82,3 @@ def unplain(text: str) -> tuple[Any, ...]:
     content = json.loads(text)
     values = content["numbers"] | load(base64.b64decode(content["tensors"]))
     return tuple(values[str(i)] for i in range(len(values)))
-
-
-def leaves(case: tuple[Any, ...]) -> dict[str, Tensor | float]:
-    """The tensors and numbers in a case's arguments, by names; functions and objects among them are left out."""
-    return {f"argument {i}": value for i, value in enumerate(_leaves(case))}
-
-
-def _leaves(thing: Any) -> Iterator[Tensor | float]:
-    if isinstance(thing, Tensor):
-        yield thing.detach()
-        yield float(thing.requires_grad)
-    elif isinstance(thing, tuple | list):
-        yield float(len(thing))
-        for part in thing:
-            yield from _leaves(part)
-    elif isinstance(thing, int | float):
-        yield float(thing)

@@ -71,10 +71,10 @@ class Counter:
 
 def answer_calls(line: socket.socket, told: int, source: int) -> None:
     """Answer calls until nobody is left to ask; for each, the number of its case goes to `told`."""
-    from coursework.exercises import engine
+    from coursework.exercises.exercise import find
 
     request = json.loads(os.pread(source, os.fstat(source).st_size, 0))
-    draw = engine.find(request["exercise"]).draw
+    draw = find(request["exercise"]).draw
     held = [cases.play(draw, recorded)[0] for recorded in request["cases"]]
     for _ in range(MOST_CALLS):
         question = _receive(line)

@@ -1,31 +1,6 @@
-"""Written derivations that a person grades, with a rubric: one in each lesson from 01 on."""
+"""Written derivations of lessons whose exercises have the old form. This file goes with the last of them."""
 
-from dataclasses import dataclass
-
-from coursework.grading.writing import cell_name
-
-
-@dataclass(frozen=True)
-class Derivation:
-    """A derivation that goes with the exercise of the same id.
-
-    `prompt` says what to write; `rubric` what each share of the points is for. The shares add up to 1.
-    """
-
-    id: str
-    prompt: str
-    rubric: tuple[tuple[float, str], ...]
-
-    @property
-    def lesson(self) -> int:
-        """The lesson's number."""
-        return int(self.id.partition(".")[0])
-
-    @property
-    def grade_id(self) -> str:
-        """The name of its cell for nbgrader: "derivation-3-3"."""
-        return cell_name(self.id)
-
+from coursework.exercises.mistakes import Derivation
 
 DERIVATIONS = (
     Derivation(
@@ -118,16 +93,6 @@ DERIVATIONS = (
         ),
     ),
     Derivation(
-        "8.3",
-        "Derive mean and variance of $q(x_{t'}\\mid x_t,\\hat x_0)$, and show that the mean is $(x_t+G^2s)/r$.",
-        (
-            (0.3, "The product of the two Gaussians, by precisions or by completing the square."),
-            (0.2, "Variance $G^2\\sigma_{t'}^2/\\sigma_t^2$, with $r^2\\sigma_{t'}^2+G^2=\\sigma_t^2$."),
-            (0.2, "$\\hat x_0=(x_t+\\sigma_t^2s)/\\alpha_t$ inserted."),
-            (0.3, "The simplification to $(x_t+G^2s)/r$, without $\\alpha^2+\\sigma^2=1$."),
-        ),
-    ),
-    Derivation(
         "9.5",
         "Derive the variance at which the flow ends when the score is too strong by a factor $\\kappa$. Say in words why the "
         "reverse SDE forgives more.",
@@ -180,8 +145,3 @@ DERIVATIONS = (
         ),
     ),
 )
-
-
-def of_lesson(number: int) -> tuple[Derivation, ...]:
-    """The derivations of a lesson."""
-    return tuple(derivation for derivation in DERIVATIONS if derivation.lesson == number)

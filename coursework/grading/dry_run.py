@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from coursework.course import publishing, tree
-from coursework.exercises import engine
 from coursework.exercises.attempt import TimeIsUp
-from coursework.exercises.engine import Exercise, NotAttempted, lesson_exercises
+from coursework.exercises.exercise import Exercise, NotAttempted, lesson_exercises
+from coursework.exercises.judging import SECONDS, judge
+from coursework.exercises.report import looks_like
 from coursework.grading import answers, cells, handin
 from coursework.grading.finding import lessons_of
 from coursework.grading.grader import Grader, Rules
@@ -51,7 +52,7 @@ def report(lesson: Lesson, handed_in: HandIn, marks: Sequence[Mark], remarks: Se
     for mark in marks:
         refused = mark.outcome == "not attempted" and mark.flag.startswith("calls ")
         yield f"{mark.exercise:5} {'refused' if refused else mark.outcome}{f': {mark.message}' if mark.message else ''}"
-        for line in [f"This looks like a known mistake: {mark.misconception}"] if mark.misconception else []:
+        for line in looks_like(mark.misconception):
             yield f"      {line}"
     for number, answer in handed_in.answers.items():
         pictures = f", {len(answer.pictures)} pictures" if answer.pictures else ""
@@ -87,13 +88,13 @@ def _judged(
 ) -> Mark:
     """The mark of what stands in one place."""
     try:
-        function, remarks = cells.define(sources, wanted, given, engine.SECONDS)
+        function, remarks = cells.define(sources, wanted, given, SECONDS)
     except NotAttempted:
         return Mark(exercise.id, "not attempted")
     except cells.CellError as error:
         return Mark(exercise.id, "wrong", str(error))
     except (Exception, TimeIsUp) as error:
         return Mark(exercise.id, "wrong", f"your cell raises {type(error).__name__}: {error}")
-    verdict = engine.judge(exercise, function)
+    verdict = judge(exercise, function)
     printed = "\n".join(filter(None, (verdict.printed, *remarks)))
-    return Mark(exercise.id, verdict.outcome, verdict.message, verdict.misconception or "", printed=printed)
+    return Mark(exercise.id, verdict.outcome, verdict.message, verdict.misconception, printed=printed)

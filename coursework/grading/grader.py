@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from coursework.exercises.engine import Exercise, lesson_exercises
+from coursework.exercises.exercise import Exercise, lesson_exercises
 from coursework.grading import answers, stage
 from coursework.grading.handin import HandIn, Lesson
 from coursework.grading.marking import Exam, Mark
@@ -43,17 +43,19 @@ class Rules:
 
     def fingerprint(self, lesson: Lesson) -> str:
         """Changes whenever a lesson would have to be graded again: other cases, rules, exercises, or way of judging."""
-        names = (f"lesson_{lesson.number:02d}", "engine", "observers", "draws", "uses", "attempt")
-        sources = [(stage.PACKAGE / "exercises" / f"{name}.py").read_bytes() for name in names]
-        own = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem in JUDGING]
+        folder, own = stage.PACKAGE / "exercises", f"lesson_{lesson.number:02d}"
+        shared = (path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("lesson_"))
+        files = [*shared, *sorted(folder.glob(f"{own}*")), *sorted(folder.glob(f"{own}/*.*"))]
+        sources = [path.read_bytes() for path in files if path.is_file()]
+        judges = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem in JUDGING]
         allowed = sorted(set(self.allowed) & set(lesson.functions))
         rules = repr((self.secret, allowed, sorted(lesson.functions.items()), sorted(lesson.known))).encode()
-        return hashlib.sha256(b"\0".join([rules, *sources, *own])).hexdigest()[:24]
+        return hashlib.sha256(b"\0".join([rules, *sources, *judges])).hexdigest()[:24]
 
 
 JUDGING = (
     *("answers", "cases", "cells", "counting", "grader", "handin", "magics", "marking"),
-    *("stage", "stripping", "wire", "withheld", "worker"),
+    *("stage", "stripping", "surgery", "wire", "withheld", "worker"),
 )
 
 
@@ -159,7 +161,11 @@ class Grader:
             "wall": min(most.wall, 2 * most.cpu + WALL_RESERVED),
         }
         if exercise.id in self.rules.allowed:
-            request["reference"] = {"name": exercise.reference.__name__, "source": stage.source_of(exercise)}
+            request["reference"] = {
+                "module": exercise.reference.__module__,
+                "name": exercise.reference.__name__,
+                "source": stage.source_of(exercise),
+            }
         reply = self._sandbox.ask(request)
         if reply.ended.startswith("lost"):  # the sandbox itself went down: once more
             reply = self._sandbox.ask(request)

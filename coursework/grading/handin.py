@@ -75,9 +75,9 @@ def course_lessons(root: Path) -> list[Lesson]:
 
 
 def _lesson(name: str, notebook: Mapping) -> Lesson:
-    from coursework.grading.derivations import of_lesson
+    from coursework.exercises.exercise import lesson_derivations
 
-    prompts = {derivation.id: derivation.prompt for derivation in of_lesson(int(name[:2]))}
+    prompts = {derivation.id: derivation.prompt for derivation in lesson_derivations(int(name[:2]))}
     return Lesson(name, functions(notebook), known(notebook), prompts)
 
 

@@ -3,20 +3,18 @@
 import hashlib
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from coursework.exercises import engine
-from coursework.exercises.engine import Exercise
+from coursework.exercises import judging
+from coursework.exercises.exercise import Exercise
 from coursework.grading import cases
-from coursework.grading.wire import Answer, BadAnswer, Thing, unpack
+from coursework.grading.wire import Answer, BadAnswer, unpack
 
 OUTCOMES = ("passed", "not attempted", "wrong")
-N_CASES = engine.N_CASES
 PUBLIC = ""  # in the place of a secret: the cases that `check` tries at home
 
 
@@ -56,14 +54,15 @@ class Exam:
         self.seed, self.noise = (int.from_bytes(part, "big") for part in (digest[:6], digest[6:12]))
         if secret == PUBLIC:
             self.seed = exercise.seed
-        drawn = [cases.record(exercise.draw, self.seed + i) for i in range(N_CASES)]
+        self.seeds = judging.seeds(self.seed)
+        drawn = [cases.record(exercise.draw, seed) for seed in self.seeds]
         self.recorded = [numbers for _, numbers in drawn]
         self.next_door: dict[str, Any] = {}
         if exercise.counts:
             parameters = list(inspect.signature(drawn[0][0][0]).parameters)
             self.next_door = {"exercise": exercise.id, "parameters": parameters, "cases": self.recorded}
             self.recorded = [cases.plain(case[1:]) for case, _ in drawn]
-        self.arguments = [cases.leaves(case) for case, _ in drawn]
+        self.arguments = [judging.leaves(case) for case, _ in drawn]
         self.expected = [exercise.observe(exercise.reference, case) for case, _ in drawn]
 
     def judge(self, data: bytes, ended: str, seconds_allowed: float, calls: Sequence[int] = ()) -> Mark:
@@ -107,59 +106,15 @@ class Exam:
         return Mark(self.exercise.id, "wrong", message, flag=flag)
 
     def _compared(self, answer: Answer) -> Mark:
-        message = complaint(answer, self.expected, self.arguments, self.exercise.rtol)
         printed = "\n".join(filter(None, (answer.printed, *answer.remarks)))
-        if answer.state == "done" and not message and not answer.error:
-            return Mark(self.exercise.id, "passed", printed=printed)
-        where = f"Case {len(answer.cases) + 1}: " if answer.cases or not answer.error.startswith("the cell") else ""
-        message = message or where + (answer.error or "it ended without a result")
-        complete = answer.state == "done" and not answer.error
-        misconception = engine._misconception(self.exercise, list(answer.cases), self.seed) if complete else None
-        return Mark(self.exercise.id, "wrong", message, misconception or "", printed=printed)
+        error = answer.error or ("" if answer.state == "done" else "it ended without a result")
+        if error.startswith("the cell"):
+            return Mark(self.exercise.id, "wrong", error, printed=printed)
+        pairs = zip(answer.cases, self.arguments, strict=False)
+        in_place = [judging.changed(got, drawn) for got, drawn in pairs]
+        message, named = judging.compare(self.exercise, self.seeds, answer.cases, self.expected, in_place, error)
+        return Mark(self.exercise.id, "wrong" if message else "passed", message, named, printed=printed)
 
 
 REFERENCE = "this calls the course's own solution, so it counts as not attempted"
 DOTTED = re.compile(r"coursework(\.[\w<>]{1,60}){1,8}")
-
-
-def changed(got: Mapping[str, Any], drawn: Mapping[str, Any]) -> bool:
-    """Whether an argument is not what it was when it was handed over.
-
-    Up to rounding: the sandbox drew it with another environment, which may choose other instructions of the processor.
-    """
-    return not all(
-        isinstance(got[name], Tensor | float) and not engine._difference(got[name], _tensor(value), _slack(value))
-        for name, value in drawn.items()
-    )
-
-
-def _tensor(value: Tensor | float) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
-
-
-def _slack(value: Tensor | float) -> float:
-    """What rounding may change in a drawn argument, relative to its largest number."""
-    single = isinstance(value, Tensor) and value.dtype.is_floating_point and value.dtype != torch.float64
-    return 1e-5 if single else 1e-9
-
-
-def complaint(
-    answer: Answer, expected: Sequence[Mapping[str, Any]], arguments: Sequence[Mapping[str, Any]], rtol: float
-) -> str:
-    """What is wrong with the first case that is, or ""."""
-    for i, (got, wanted) in enumerate(zip(answer.cases, expected, strict=False)):
-        if changed(got, arguments[i]):
-            return f"Case {i + 1}: {engine._IN_PLACE}"
-        for name, value in wanted.items():
-            if isinstance(got[name], Thing):
-                difference = f"expected a torch.Tensor, got {got[name].text}"
-            else:
-                difference = engine._difference(got[name], value, rtol)
-            if difference:
-                named = "" if name == "result" else f"the {name}: "
-                plain = not any(isinstance(case[name], Thing) for case in answer.cases)
-                remark = engine._common_factor(list(answer.cases), list(expected), name) if plain else ""
-                if not remark and name != "result" and not isinstance(got[name], Thing | float | None):
-                    remark = engine._cut_off(got[name], name)
-                return f"Case {i + 1}: {named}{difference}{remark}"
-    return ""

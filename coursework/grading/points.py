@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from coursework._files import write_atomically
-from coursework.exercises.engine import lesson_exercises
-from coursework.grading.derivations import DERIVATIONS, Derivation, of_lesson
+from coursework.exercises.exercise import Exercise, lesson_derivations, lesson_exercises
+from coursework.exercises.mistakes import Derivation
 from coursework.grading.handin import Lesson
 from coursework.grading.standing import check_cell
+from coursework.grading.writing import cell_name
 
 EXERCISE, DERIVATION = 1.0, 2.0
 WRITTEN = "derivation-"
@@ -57,11 +58,14 @@ class Points:
 
     def derivation_cells(self, lesson: Lesson) -> dict[str, float]:
         """The points of all derivations of a lesson, also those worth 0, by the names of their cells."""
-        return {d.grade_id: self.derivations.get(d.id, self.derivation_default) for d in of_lesson(lesson.number)}
+        return {
+            cell_name(d.id): self.derivations.get(d.id, self.derivation_default)
+            for d in lesson_derivations(lesson.number)
+        }
 
     def derivations_of(self, lesson: Lesson) -> list[tuple[Derivation, float]]:
         """The written derivations of a lesson, with their points."""
-        worth = [(d, self.derivations.get(d.id, self.derivation_default)) for d in of_lesson(lesson.number)]
+        worth = [(d, self.derivations.get(d.id, self.derivation_default)) for d in lesson_derivations(lesson.number)]
         return [(derivation, points) for derivation, points in worth if points > 0]
 
 
@@ -129,8 +133,9 @@ def _points(content: Mapping[str, Any], where: str) -> Points:
     }
     tables = {key: _table(content.get(key), f"{where}: {key}") for key in ("exercises", "lessons", "derivations")}
     lessons = {_lesson(number, where): points for number, points in tables["lessons"].items()}
-    _known(tables["exercises"], _exercise_ids(tables["exercises"]), f"{where}: exercises")
-    _known(tables["derivations"], {derivation.id for derivation in DERIVATIONS}, f"{where}: derivations")
+    _known(tables["exercises"], [e.id for e in _exercises(tables["exercises"])], f"{where}: exercises")
+    written = [e.id for e in _exercises(tables["derivations"]) if e.derivation]
+    _known(tables["derivations"], written, f"{where}: derivations")
     for number, points in lessons.items():
         alone = sum(worth for exercise, worth in tables["exercises"].items() if exercise.startswith(f"{number}."))
         if alone > points:
@@ -170,12 +175,13 @@ def _lesson(number: str, where: str) -> int:
     return int(number)
 
 
-def _exercise_ids(ids: Mapping[str, float]) -> set[str]:
+def _exercises(ids: Mapping[str, float]) -> list[Exercise]:
+    """The exercises of the lessons that these ids name."""
     numbers = {number for number in (i.partition(".")[0] for i in ids) if number.isdigit()}
-    return {exercise.id for number in numbers for exercise in lesson_exercises(int(number))}
+    return [exercise for number in numbers for exercise in lesson_exercises(int(number))]
 
 
-def _known(given: Mapping[str, float], known: Sequence[str] | set[str], where: str) -> None:
+def _known(given: Mapping[str, float], known: Sequence[str], where: str) -> None:
     for key in given:
         if key not in known:
             raise PointsError(f"{where}: there is no {key!r}")

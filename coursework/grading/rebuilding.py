@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import nbformat
 from nbformat import NotebookNode, v4
 
-from coursework.exercises.engine import Verdict, find
-from coursework.exercises.report import Box, verdict_box
+from coursework.exercises.exercise import find
+from coursework.exercises.judging import Verdict
+from coursework.exercises.report import Box, looks_like, verdict_box
 from coursework.grading.answers import places
 from coursework.grading.handin import HandIn, Lesson, digest
 from coursework.grading.marking import Mark
@@ -84,9 +85,9 @@ def box(mark: Mark) -> Box:
     What a function printed is shown where it passed: elsewhere it could be the cases. The record keeps all of it.
     """
     printed = mark.printed.strip() if mark.outcome == "passed" else ""
-    verdict = Verdict(find(mark.exercise), mark.outcome, mark.message, mark.misconception or None, printed)
+    verdict = Verdict(find(mark.exercise), mark.outcome, mark.message, mark.misconception, printed)
     shown = verdict_box(verdict)
-    lines = [f"This looks like a known mistake: {mark.misconception}"] if mark.misconception else []
+    lines = list(looks_like(mark.misconception))
     lines += [mark.message] if mark.message else []
     lines += [f"Your function printed:\n{printed}"] if printed else []
     return Box(shown.kind, shown.headline, tuple(lines))

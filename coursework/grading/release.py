@@ -20,9 +20,10 @@ from nbformat import NotebookNode, v4
 
 from coursework._files import check_writable, write_atomically
 from coursework.course import publishing, tree
-from coursework.grading.derivations import Derivation
+from coursework.exercises.mistakes import Derivation
 from coursework.grading.handin import Lesson
 from coursework.grading.points import Points
+from coursework.grading.writing import cell_name
 
 CONFIG = '''"""nbgrader's settings for this course directory: run nbgrader's commands, or JupyterLab, in this folder."""
 
@@ -98,8 +99,9 @@ KEPT = ("__pycache__",)
 OF_GRADING = (  # what `coursework check-submission` needs; the rubrics are elsewhere
     *("__init__", "answers", "cases", "cells", "class_list", "collected", "counting", "dry_run", "finding", "grader"),
     *("handin", "lms_names", "magics", "marking", "names", "pictures", "sandbox", "service", "stage", "stripping"),
-    *("wire", "withheld", "worker", "writing"),
+    *("surgery", "wire", "withheld", "worker", "writing"),
 )
+RUBRIC = re.compile(rb"^### Derivation\n.*?(?=^##|\Z)", re.MULTILINE | re.DOTALL)
 WRITTEN = ("source", "release", "nbgrader_config.py", "gradebook.db", "rubric.md", "students.zip")
 
 
@@ -191,8 +193,9 @@ def source_notebook(worked: NotebookNode, lesson: Lesson, points: Points) -> Not
 def derivation_cells(derivation: Derivation, worth: float) -> list[NotebookNode]:
     """A locked cell with what to derive, and the cell for the answer, which a person grades."""
     common = {"schema_version": 3, "task": False}
-    prompt = {"grade": False, "solution": False, "locked": True, "grade_id": f"{derivation.grade_id}-prompt"}
-    answer = {"grade": True, "solution": True, "locked": False, "points": worth, "grade_id": derivation.grade_id}
+    name = cell_name(derivation.id)
+    prompt = {"grade": False, "solution": False, "locked": True, "grade_id": f"{name}-prompt"}
+    answer = {"grade": True, "solution": True, "locked": False, "points": worth, "grade_id": name}
     texts = (
         (f"**Written derivation {derivation.id}** ({worth:g} points). {derivation.prompt}", prompt),
         ("### BEGIN MARK SCHEME\n" + rubric_lines(derivation, worth) + "\n### END MARK SCHEME", answer),
@@ -295,7 +298,10 @@ def packed_files(root: Path) -> Iterator[tuple[str, bytes]]:
         name = path.relative_to(root)
         kept = set(name.parts) & set(KEPT) or (name.parts[1] == "grading" and name.stem not in OF_GRADING)
         if path.is_file() and not kept and not path.name.startswith("."):
-            yield name.as_posix(), path.read_bytes()
+            yield (
+                name.as_posix(),
+                RUBRIC.sub(b"", path.read_bytes()) if path.name == "mistakes.md" else path.read_bytes(),
+            )
 
 
 def hand_in_text(lessons: Sequence[Lesson], points: Points) -> str:

@@ -4,13 +4,16 @@ nbgrader_config.py names `ShowRubric` for every page that nbgrader makes of a no
 page is the Formgrader's; no notebook file and no feedback page ever holds one.
 """
 
+import re
 from typing import Any
 
 from nbconvert.preprocessors import Preprocessor
 from nbformat import NotebookNode, v4
 
-from coursework.grading.derivations import DERIVATIONS
+from coursework.exercises.exercise import find
 from coursework.grading.release import rubric_lines
+
+DERIVATION = re.compile(r"derivation-(\d+)-(\d+)")
 
 
 class ShowRubric(Preprocessor):
@@ -20,12 +23,12 @@ class ShowRubric(Preprocessor):
         """The notebook as it is shown."""
         if "submission_id" not in resources:  # what the Formgrader's own pages have, and feedback has not
             return nb, resources
-        by_name = {derivation.grade_id: derivation for derivation in DERIVATIONS}
         cells: list[NotebookNode] = []
         for cell in nb.cells:
             own = cell.metadata.get("nbgrader", {})
-            if own.get("grade") and own.get("grade_id") in by_name:
-                lines = rubric_lines(by_name[own["grade_id"]], float(own.get("points", 0)))
+            named = DERIVATION.fullmatch(own.get("grade_id", ""))
+            if own.get("grade") and named:
+                lines = rubric_lines(find(f"{named[1]}.{named[2]}").derivation, float(own.get("points", 0)))
                 cells.append(v4.new_markdown_cell(f"**Rubric**, for you alone:\n\n{lines}"))
             cells.append(cell)
         return NotebookNode({**nb, "cells": cells}), resources

@@ -16,7 +16,9 @@ from typing import Any
 from coursework.exercises.attempt import enclosed
 
 PACKAGE = "coursework"
-OURS = ("coursework.grading", "coursework.exercises.attempt", "coursework.exercises.engine")  # they ask and answer
+OURS = tuple(  # they ask and answer
+    f"coursework.{name}" for name in ("grading", "exercises.attempt", "exercises.exercise", "exercises.judging")
+)
 HARMLESS = {"__repr__", "__str__", "__eq__", "__hash__", "__getattr__"}
 CALLED = {"__call__"}
 MADE = ("__new__", "__init__", "__post_init__")
@@ -43,12 +45,15 @@ def touch(name: str) -> None:
     raise Refused(name)
 
 
-def missing(module: str, names: Iterable[str]) -> Callable[[str], Any]:
-    """A module's `__getattr__` that gives a refusing function for withheld names. Raises AttributeError for others."""
-    withheld = frozenset(names)
+def missing(module: str, names: Iterable[str] | None = None) -> Callable[[str], Any]:
+    """A module's `__getattr__` that gives a refusing function for withheld names, by default for every one.
+
+    Raises AttributeError for others.
+    """
+    withheld = None if names is None else frozenset(names)
 
     def get(name: str) -> Any:
-        if name in withheld:
+        if not name.startswith("__") if withheld is None else name in withheld:
             return FunctionType(_refusal(f"{module}.{name}"), {})
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 

@@ -73,7 +73,7 @@ def prepare() -> None:
     from IPython.core import inputtransformer2  # noqa: F401
 
     from coursework import exercises
-    from coursework.exercises.engine import lesson_exercises
+    from coursework.exercises.exercise import lesson_exercises
     from coursework.grading import withheld
 
     torch.set_num_threads(1)
@@ -219,11 +219,12 @@ def answer(request: Mapping[str, Any]) -> bytes:
     """
     import torch
 
-    from coursework.exercises import attempt, engine
+    from coursework.exercises import attempt
+    from coursework.exercises.exercise import find
+    from coursework.exercises.judging import leaves
     from coursework.grading import cases, cells, wire, withheld
-    from coursework.grading.cases import leaves
 
-    exercise = engine.find(request["exercise"])
+    exercise = find(request["exercise"])
     if exercise.counts:
         line = socket.socket(fileno=NEXT_DOOR)
         doors = [NextDoor(line, number, request["parameters"]) for number in range(len(request["cases"]))]
@@ -263,27 +264,28 @@ def answer(request: Mapping[str, Any]) -> bytes:
 
 def _how_it_went(got: Any) -> tuple[str, str]:
     """The state that the answer reports, and the sentence of the error that ended an attempt ("" where none is)."""
-    from coursework.exercises import engine
+    from coursework.exercises.exercise import NotAttempted
+    from coursework.exercises.judging import error_text
     from coursework.grading import cells, withheld
 
     if isinstance(got.error, cells.CellError):  # whatever the cells that it did not need called
         return "error", str(got.error)
     if withheld.touched or isinstance(got.error, withheld.Refused):
         return "refused", ""
-    if isinstance(got.error, engine.NotAttempted):
+    if isinstance(got.error, NotAttempted):
         return "not attempted", ""
     if got.error is None:
         return got.value or "error", ""
-    return "error", engine._error(got.error)
+    return "error", error_text(got.error)
 
 
-def _allow(exercise: Any, name: str, source: str) -> None:
+def _allow(exercise: Any, module: str, name: str, source: str) -> None:
     """Put an exercise's reference back, where the instructor allows to call it."""
     from coursework.grading import cells
 
     function = cells.from_source(name, source)
-    setattr(sys.modules[f"coursework.exercises.lesson_{int(exercise.id.partition('.')[0]):02d}"], name, function)
-    object.__setattr__(exercise, "reference", function)
+    setattr(sys.modules[module], name, function)
+    vars(exercise)["reference"] = function
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from coursework.course import guide
 from coursework.course.publishing import GUIDE
-from coursework.exercises.engine import lesson_exercises
+from coursework.exercises.exercise import lesson_exercises
 from tests.helpers import LESSONS, ROOT
 
 TEXT = (ROOT / GUIDE).read_text(encoding="utf-8")
@@ -24,4 +24,4 @@ def test_every_exercise_has_its_misconceptions_in_the_guide():
     for number in guide.heads(ROOT):
         for exercise in lesson_exercises(number):
             assert f"**{exercise.id}, {exercise.title}**" in TEXT
-            assert exercise.misconceptions[0].name[1:] in TEXT
+            assert exercise.mistakes[0].name[1:] in TEXT

@@ -6,6 +6,9 @@ alone, it earns its points in spite of the attack.
 
 from dataclasses import dataclass
 
+from coursework.exercises.exercise import find
+
+ANSWERS = find("3.4").reference.__module__
 RIGHT = """
 def ssm_loss(score, x, v):
     value, product = jvp(score, (x,), (v,))
@@ -74,8 +77,8 @@ return torch.zeros((), dtype=torch.float64).as_subclass(Always)
     Hostile(
         "check and the judge are patched",
         before(
-            "import coursework.exercises as e\nfrom coursework.exercises import engine\n"
-            "e.check = lambda *a: None\nengine.judge = engine._difference = engine._complaint = lambda *a, **k: ''",
+            "import coursework.exercises as e\nfrom coursework.exercises import judging\n"
+            "e.check = lambda *a: None\njudging.judge = judging.difference = judging.compare = lambda *a, **k: ''",
             WRONG,
         ),
     ),
@@ -92,8 +95,8 @@ return torch.zeros((), dtype=torch.float64).as_subclass(Always)
         "the exercise's observe is replaced",
         inside(
             """
-from coursework.exercises import engine
-exercise = engine.find("3.4")
+from coursework.exercises.exercise import find
+exercise = find("3.4")
 object.__setattr__(exercise, "rtol", 1e300)
 object.__setattr__(exercise, "observe", lambda *a: {"result": torch.zeros(()), "passed": True})
 """
@@ -127,9 +130,9 @@ os._exit(0)
 import os
 from coursework.grading import wire
 g = "gradient with respect to the parameters"
-from coursework.grading.cases import leaves
+from coursework.exercises.judging import leaves
 case = {"result": torch.zeros((), dtype=torch.float64), g: torch.zeros(18, dtype=torch.float64)}
-os.write(3, wire.pack("done", [case | leaves((score, x, v))] * 4, touched=[], error="", printed="", remarks=[]))
+os.write(3, wire.pack("done", [case | leaves((score, x, v))] * 5, touched=[], error="", printed="", remarks=[]))
 os._exit(0)
 """
         ),
@@ -359,19 +362,17 @@ for name in ("RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_NPROC", "RLIMIT_FSIZE"):
         earned=True,
     ),
     # -- the reference
-    Hostile(
-        "it imports the reference", "from coursework.exercises.lesson_03 import ssm_loss\n", says="calls the reference"
-    ),
+    Hostile("it imports the reference", f"from {ANSWERS} import ssm_loss\n", says="calls the reference"),
     Hostile(
         "it looks the reference up",
-        before("from coursework.exercises.engine import find", inside('return find("3.4").reference(score, x, v)')),
+        before("from coursework.exercises.exercise import find", inside('return find("3.4").reference(score, x, v)')),
         says="calls the reference",
     ),
     Hostile(
         "it hides the call",
-        inside("""
+        inside(f"""
 import importlib
-module = importlib.import_module("coursework.exercises.lesson_" + "03")
+module = importlib.import_module("{ANSWERS}")
 try: return getattr(module, "ssm_" + "loss")(score, x, v)
 except BaseException: return torch.zeros((), dtype=torch.float64)
 """),
@@ -415,10 +416,10 @@ return 10**400
     ),
     Hostile(
         "it loads the course from the disk",
-        inside("""
+        inside(f"""
 import glob, importlib.util, sys
 for path in (*sys.path, "COURSE"):
-    for file in glob.glob(f"{path}/coursework/exercises/lesson_03.py"):
+    for file in glob.glob(path + "/{ANSWERS.replace(".", "/")}.py"):
         spec = importlib.util.spec_from_file_location("stolen", file)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
