@@ -1,6 +1,5 @@
 """Grading: what is right earns its points, whatever stands around it, and the same submission always earns the same."""
 
-import ast
 import json
 import os
 import signal
@@ -19,7 +18,7 @@ from typer.testing import CliRunner
 from coursework.cli import app
 from coursework.exercises import judging
 from coursework.exercises.exercise import Exercise, find, lesson_exercises
-from coursework.grading import finding, handin, stage, surgery, wire
+from coursework.grading import finding, handin, stage, wire
 from coursework.grading.classroom import grade_here, open_tasks
 from coursework.grading.grader import BUDGET, Grader, Rules
 from coursework.grading.handin import Cell, HandIn, Lesson
@@ -157,54 +156,29 @@ def test_arguments_that_an_answer_changed_are_told(change):
     assert "changes its arguments in place" in mark.message
 
 
-class Rename(ast.NodeTransformer):
-    """Puts a prefix before some names of a module."""
-
-    def __init__(self, names):
-        self.names = names
-
-    def visit_Name(self, node):
-        return ast.copy_location(ast.Name("_of_lesson_" + node.id, node.ctx), node) if node.id in self.names else node
-
-    def visit_FunctionDef(self, node):
-        node.name = "_of_lesson_" + node.name if node.name in self.names else node.name
-        return self.generic_visit(node)
-
-    visit_ClassDef = visit_FunctionDef
-
-
-def misconception_sources(number: int) -> list[tuple[str, str, str]]:
-    """Exercise id, the misconception's name and a cell's source that makes the mistake, for every one of a lesson."""
-    text = (stage.PACKAGE / "exercises" / f"lesson_{number:02d}.py").read_text(encoding="utf-8")
-    tree, found = ast.parse(text), []
-    names = {name for node in tree.body for name in surgery.names_bound(node)} - {"EXERCISES"}
-    tree = Rename(names).visit(tree)  # a mistake may call the reference, whose name the cell takes
-    imports = [node for node in tree.body if surgery.is_import(node)]
-    for call in surgery.exercise_calls(tree):
-        arguments = {keyword.arg: keyword.value for keyword in call.keywords}
-        exercise = find(arguments["id"].value)
-        for recorded, known in zip(arguments["misconceptions"].elts, exercise.mistakes, strict=True):
-            if recorded.func.id != "Misconception":  # `own_numbers` makes one of the reference: no source to hand in
-                continue
-            used = [n.id for n in ast.walk(recorded.args[1]) if isinstance(n, ast.Name)]
-            needed = surgery.closure(tree, used)
-            body = [*imports, *(node for node in tree.body if node in needed)]
-            wrong = f"{SLICED.functions[exercise.id]} = {ast.unparse(recorded.args[1])}"
-            found.append((exercise.id, known.name, ast.unparse(ast.Module(body, [])) + f"\n{wrong}\n"))
-    return found
-
-
 @pytest.mark.lessons
-def test_a_misconception_in_a_notebook_loses_exactly_its_points(grader):
-    blank = handin.parse(json.dumps(tree_notebook("solutions", SLICED)).encode(), SLICED)
-    for exercise, name, source in misconception_sources(3):
-        cells = tuple(
-            Cell(source, "exercise", exercise) if c.exercise == exercise and c.role == "exercise" else c
-            for c in blank.cells
-        )
-        one = Lesson(SLICED.name, {exercise: SLICED.functions[exercise]})
-        (mark,), _ = grader.grade(HandIn(cells), one)
-        assert (mark.outcome, mark.misconception) == ("wrong", name)
+def test_a_mistake_in_a_notebook_loses_exactly_its_points(grader):
+    lesson = next(lesson for lesson in LESSONS if lesson.number == 8)
+    blank = handin.parse(json.dumps(tree_notebook("solutions", lesson)).encode(), lesson)
+    for exercise in lesson_exercises(8):
+        for mistake in exercise.mistakes:
+            source = f"{exercise.answer.imports}\n{mistake.text}"
+            cells = tuple(
+                Cell(source, "exercise", exercise.id) if (c.role, c.exercise) == ("exercise", exercise.id) else c
+                for c in blank.cells
+            )
+            (mark,), _ = grader.grade(HandIn(cells), Lesson(lesson.name, {exercise.id: exercise.name}))
+            assert (mark.outcome, mark.misconception) == ("wrong", mistake.name)
+
+
+def test_two_mistakes_at_once_are_named(grader):
+    (exercise, *_) = lesson_exercises(8)
+    wrong = "x + h * (f * x - g**2 * score_value) + h * g * z"
+    source = f"def euler_maruyama_step(x, score_value, f, g, h, z):\n    return {wrong}"
+    lesson = Lesson("08_reverse_sde", {exercise.id: exercise.name})
+    (mark,), _ = grader.grade(HandIn((Cell(source, "exercise", exercise.id),)), lesson)
+    first, second = exercise.mistakes[0].name, exercise.mistakes[8].name
+    assert mark.misconception == f"{judging.TWO} First: {first} Second: {second}"
 
 
 def test_one_mistake_costs_one_exercise_and_nothing_else(grader):
@@ -305,7 +279,7 @@ def test_the_message_names_the_learners_line(grader):
 REACHES = {
     "9.1": ANSWERS["9.1"][1],
     "9.2": ANSWERS["9.2"][0],
-    "9.4": ("from coursework.exercises.lesson_09 import karras_grid", "the reference"),
+    "9.4": (f"from {find('9.4').reference.__module__} import karras_grid", "the reference"),
     "9.6": (
         """
 from coursework.probability_flow import interpolate  # never mind importlib.reload(lesson_09)

@@ -81,14 +81,6 @@ say why.
 - 40%: The beginning.
 - 60%: The end: $x$.
 
-### Package
-
-- `coursework.sdes.step`
-
-  ```python
-  from coursework.sdes import step as answer
-  ```
-
 ## 7.2 nothing yet
 """
 
@@ -129,7 +121,6 @@ def test_a_file_is_read(record):
     assert record.hints == ("Read.", "Read again.")
     assert record.derivation.prompt == "Derive $x$, and say why."
     assert record.derivation.rubric == ((0.4, "The beginning."), (0.6, "The end: $x$."))
-    assert record.package == (("coursework.sdes.step", "from coursework.sdes import step as answer\n"),)
 
 
 def test_edits_are_made(record):

@@ -20,7 +20,7 @@ Span = tuple[int, int, str]  # the same by position: from, to, and the new text
 
 EDIT = r"`([^`]+)` → (?:`([^`]*)`|nothing)"
 EDITS = re.compile(rf"{EDIT}(?:, {EDIT})*(?=: )")
-FENCE = re.compile(r"^( *)```python\n(.*?)^ *```\n?", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^ *```python\n(.*?)^ *```\n?", re.MULTILINE | re.DOTALL)
 ITEM = re.compile(r"^(?:-|\d+\.) ", re.MULTILINE)
 
 
@@ -170,16 +170,12 @@ class Derivation:
 
 @dataclass(frozen=True)
 class Record:
-    """What is written of an exercise. `package` holds cells by which the package would answer it.
-
-    Each of them goes with the dotted name of the function that it reaches first.
-    """
+    """What is written of an exercise."""
 
     title: str
     mistakes: tuple[Any, ...] = ()
     hints: tuple[str, ...] = ()
     derivation: Derivation | None = None
-    package: tuple[tuple[str, str], ...] = ()
 
 
 def read(path: Path, answers: Mapping[str, Answer]) -> dict[str, Record]:
@@ -195,18 +191,17 @@ def read(path: Path, answers: Mapping[str, Answer]) -> dict[str, Record]:
             tuple(_mistake(item, answers[exercise]) for item in _items(mistakes)),
             tuple(_line(item) for item in _items(parts.get("Hints", ""))),
             _derivation(exercise, parts["Derivation"]) if "Derivation" in parts else None,
-            tuple((_line(FENCE.sub("", item)).strip("`"), _code(item)) for item in _items(parts.get("Package", ""))),
         )
     return records
 
 
 def _mistake(item: str, answer: Answer) -> Mistake:
-    line = _line(FENCE.sub("", item))
+    line, fence = _line(FENCE.sub("", item)), FENCE.search(item)
+    if fence:
+        return Mistake(line, answer, algorithm=textwrap.dedent(fence[1]))
     found = EDITS.match(line)
     if found is None:
-        if not FENCE.search(item):
-            raise ValueError(f"{answer.name}: neither `old` → `new`: nor a function: {line}")
-        return Mistake(line, answer, algorithm=_code(item))
+        raise ValueError(f"{answer.name}: neither `old` → `new`: nor a function: {line}")
     edits = tuple((old, new) for old, new in re.findall(EDIT, found[0]))
     return Mistake(line[found.end() + 2 :], answer, edits)
 
@@ -226,9 +221,3 @@ def _items(text: str) -> Iterator[str]:
 def _line(text: str) -> str:
     """Text on one line."""
     return " ".join(text.split())
-
-
-def _code(item: str) -> str:
-    """The code in a fence, "" where there is none."""
-    found = FENCE.search(item)
-    return textwrap.dedent(found[2]) if found else ""

@@ -3,8 +3,9 @@
 For each exercise sources of its cell, each with the part of the package's name that is reached first.
 """
 
-from coursework.exercises.exercise import lesson_exercises
+from coursework.exercises.exercise import find
 
+LANGEVIN = find("5.1").reference.__module__
 MIXTURE = "coursework.distributions.GaussianMixture.__init__"
 WITHOUT_INIT = """
 from coursework.distributions import GaussianMixture
@@ -18,7 +19,7 @@ def mixture_without_init(means, covariances, weights):
     return law
 """
 
-OLD: dict[str, list[tuple[str, str]]] = {
+ANSWERS: dict[str, list[tuple[str, str]]] = {
     "1.1": [
         (
             """
@@ -147,7 +148,7 @@ def langevin_step(score, x, step_size, z):
 """,
             "coursework.langevin.langevin",
         ),
-        ("from coursework.exercises.lesson_05 import langevin_step", "coursework.exercises.lesson_05.langevin_step"),
+        (f"from {LANGEVIN} import langevin_step", f"{LANGEVIN}.langevin_step"),
     ],
     "6.1": [
         (
@@ -185,13 +186,13 @@ def overlap(ratio, n_dims):
     ],
     "6.4": [
         (
-            """
-from coursework.exercises.lesson_05 import langevin_step
+            f"""
+from {LANGEVIN} import langevin_step
 def ladder_step(score, x, sigma, sigma_last, step, z):
     alpha = step * (sigma / sigma_last) ** 2
     return langevin_step(lambda x: score(x, sigma), x, alpha, z)
 """,
-            "coursework.exercises.lesson_05.langevin_step",
+            f"{LANGEVIN}.langevin_step",
         ),
     ],
     "7.3": [
@@ -332,11 +333,4 @@ def jump(betas, x0, t, noise):
             "coursework.ddpm.DiscreteSchedule.__init__",
         ),
     ],
-}
-
-ANSWERS = OLD | {
-    exercise.id: [(source, reached) for reached, source in exercise.record.package]
-    for lesson in range(30)
-    for exercise in lesson_exercises(lesson)
-    if exercise.record.package
 }
