@@ -22,7 +22,7 @@ MATHEMATICS := $(patsubst %,tests/test_%.py,distributions score_matching predict
 	probability_flow likelihood guidance ddpm metrics nn loops arguments generation exercises)
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up lab test quick arithmetic run publish outputs site lint lock doctor clean
+.PHONY: help set-up lab test quick arithmetic seeds run publish outputs site lint lock doctor clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -52,6 +52,9 @@ arithmetic: set-up ## run the mathematical tests with the rounding of other proc
 
 run: set-up ## execute every lesson into build/executed
 	@$(BIN)/coursework run --jobs $(JOBS)
+
+seeds: set-up ## run the worked lessons with the seeds 0 to 4, with Fashion-MNIST and without (about an hour)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 -m seeds tests/test_lessons_with_other_seeds.py
 
 publish: set-up ## write notebooks/ from solutions/
 	@$(BIN)/coursework publish

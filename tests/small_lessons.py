@@ -1,6 +1,6 @@
-"""A whole lesson in this process and in seconds: few steps of training, small samples, none of its measured claims.
+"""A whole lesson in this process: small and in seconds, or with its own sizes and another seed.
 
-Its own sizes belong to its claims: with those it runs in a kernel. Here every cell runs, in order, on something small.
+Its measured claims belong to its own sizes. Where it is small, every cell runs, in order, and nothing is claimed.
 """
 
 import ast
@@ -39,7 +39,13 @@ def small(name: str, value: object) -> object:
 
 def run(name: str, tree: str = "notebooks") -> str:
     """What the lesson's cells print."""
-    with _lesson(name, tree) as (cells, execute):
+    with _lesson(name, tree) as (cells, execute), _nothing_claimed():
+        return "".join(map(execute, cells))
+
+
+def run_with_its_claims(name: str, seed: int) -> str:
+    """What the worked lesson's cells print with its own sizes and this seed. Raises where a claim does not hold."""
+    with _lesson(name, "solutions", {"seed": seed}) as (cells, execute):
         return "".join(map(execute, cells))
 
 
@@ -48,28 +54,30 @@ def run_again(name: str, tree: str = "notebooks") -> dict[str, tuple[str, str]]:
 
     A learner's choice of parameters is none of a cell's results: their cell is not run again.
     """
-    with _lesson(name, tree) as (cells, execute):
+    with _lesson(name, tree) as (cells, execute), _nothing_claimed():
         first = {cell.id: execute(cell) for cell in cells}
         return {cell.id: (first[cell.id], execute(cell)) for cell in cells if not _sets_parameters(cell)}
 
 
 @contextlib.contextmanager
-def _lesson(name: str, tree: str) -> Iterator[tuple[list[NotebookNode], Callable[[NotebookNode], str]]]:
+def _lesson(
+    name: str, tree: str, chosen: dict[str, int] | None = None
+) -> Iterator[tuple[list[NotebookNode], Callable[[NotebookNode], str]]]:
     """The lesson's cells of code, and what executes one of them and returns its text, with a digest of each picture."""
     path, space = Path(ROOT, tree, f"{name}.ipynb"), {"__name__": "__main__"}
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
     def execute(cell: NotebookNode) -> str:
-        body = WithoutAsserts().visit(ast.Module(statements(cell.source), []))
+        body = ast.Module(statements(cell.source), [])
+        body = WithoutAsserts().visit(body) if chosen is None else body
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             exec(compile(body, f"{name}, cell {cell.id}", "exec"), space)
         if _sets_parameters(cell):
-            space.update({key: small(key, value) for key, value in space.items()})
+            space.update(chosen or {key: small(key, value) for key, value in space.items()})
         return printed.getvalue()
 
     with (
         contextlib.chdir(path.parent),
-        mock.patch.object(evidence, "_stop_unless"),
         mock.patch.object(plots, "png", _png),
         mock.patch.object(widgets, "png", _png),
         matplotlib.rc_context(),
@@ -77,6 +85,10 @@ def _lesson(name: str, tree: str) -> Iterator[tuple[list[NotebookNode], Callable
     ):
         yield cells, execute
         plt.close("all")
+
+
+def _nothing_claimed() -> contextlib.AbstractContextManager:
+    return mock.patch.object(evidence, "_stop_unless")
 
 
 def _sets_parameters(cell: NotebookNode) -> bool:
