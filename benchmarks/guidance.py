@@ -13,7 +13,7 @@ from timing import seconds
 
 from coursework import models
 from coursework.guidance import classifier_free_guidance
-from coursework.training import default_accelerator
+from coursework.models.training import default_accelerator
 
 
 def main(name, n_images, n_rounds):

@@ -16,8 +16,8 @@ import torch
 from timing import seconds
 from torch.nn import functional as F
 
-from coursework.recipes import RECIPES
-from coursework.training import Run, default_accelerator
+from coursework.models.recipes import RECIPES
+from coursework.models.training import Run, default_accelerator
 
 
 def memory(device):

@@ -15,7 +15,7 @@ from output_checks import problems
 from sources import make_sources
 from sphinx.cmd.build import build_main
 
-from coursework._command_line import refuse
+from coursework.cli.terminal import refuse
 from coursework.course.tree import TREES, CourseError, course_tree
 
 HERE = Path(__file__).resolve().parent

@@ -31,7 +31,7 @@ class Source:
         self.files: dict[str, bytes] = {}
         self.lessons = [path.stem for path in find_lessons(root / "solutions")]
         self.guides = sorted(path.stem for path in (root / "docs").glob("*.md"))
-        self.cards = sorted((root / "coursework" / "trained").glob("*.md"))
+        self.cards = sorted((root / "coursework" / "models" / "trained").glob("*.md"))
         self.modules = api_modules()
         self.problems: list[str] = []
         self.linker = Linker(root, self.pages(), self.attach)
@@ -42,14 +42,14 @@ class Source:
             f"{tree}/{n}.ipynb": f"lessons/{n}.ipynb" for n in self.lessons for tree in ("notebooks", "solutions")
         }
         guides = {f"docs/{n}.md": f"docs/{n}.md" for n in self.guides}
-        cards = {f"coursework/trained/{p.name}": f"trained/{p.name}" for p in self.cards}
+        cards = {f"coursework/models/trained/{p.name}": f"trained/{p.name}" for p in self.cards}
         modules = [name for names in self.modules.values() for name in names]
         api = {self.file_of(name): f"api/coursework.{name}.md" for name in modules}
         rest = {
             "README.md": "index.md",
             "CONTRIBUTING.md": "contributing.md",
             "CHANGELOG.md": "changelog.md",
-            "coursework/trained": "trained/index.md",
+            "coursework/models/trained": "trained/index.md",
             "coursework": "api/index.md",
             f"notebooks/{self.lessons[0]}.ipynb#glossary": "glossary.md#glossary",
         }
@@ -128,8 +128,8 @@ def make_sources(root: Path, folder: Path, *, worked: bool) -> None:
     for name in guides:
         source.add_file(name, name)
     for card in source.cards:
-        source.add_file(f"trained/{card.name}", f"coursework/trained/{card.name}")
-    source.add("trained/index.md", cards_page(source.cards), "coursework/trained/index.md")
+        source.add_file(f"trained/{card.name}", f"coursework/models/trained/{card.name}")
+    source.add("trained/index.md", cards_page(source.cards), "coursework/models/trained/index.md")
     source.files["commands.md"] = commands_page().encode()
     for module in (name for names in source.modules.values() for name in names):
         source.files[f"api/coursework.{module}.md"] = api_page(module).encode()

@@ -17,7 +17,7 @@ GROUPS = {
         "distributions score_matching predictions langevin ncsn sdes reverse_sde probability_flow likelihood "
         "guidance ddpm"
     ),
-    "Networks, data, training": "nn data recipes training streams checkpoints models generation evaluation metrics",
+    "Networks, data, training": "nn data models metrics",
 }
 MACHINERY = "The course's machinery"
 

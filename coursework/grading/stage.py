@@ -12,7 +12,7 @@ from coursework.grading import sandbox, surgery
 PACKAGE = Path(coursework.__file__).parent
 SANDBOXED = ("__init__", "cases", "cells", "counting", "magics", "sandbox", "wire", "withheld", "worker")
 COPIES = ("coursework", "python3*/*-packages/coursework")
-LEFT_OUT = ("_command_line.py", "course", "trained", "__pycache__")
+LEFT_OUT = ("cli", "course", "trained", "__pycache__")
 ANSWERS = """from coursework.grading import withheld
 
 __getattr__ = withheld.missing(__name__)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from coursework import checkpoints
+from coursework.models import checkpoints
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from coursework import models
-from coursework.generation import GRIDS, SOLVERS, generate, in_shares, save_grid
+from coursework.models.generation import GRIDS, SOLVERS, generate, in_shares, save_grid
+from coursework.models.recipes import PRECISIONS
 from coursework.predictions import ScoreModel
-from coursework.recipes import PRECISIONS
 from coursework.sdes import VESDE, VPSDE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -103,7 +103,7 @@ def test_shares_of_several_processes_come_together_in_order():
 
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("coursework.generation.gather_object", lambda numbered: seen.extend(numbered) or seen)
+        patch.setattr("coursework.models.generation.gather_object", lambda numbered: seen.extend(numbered) or seen)
         results = [in_shares(lambda i: 10 * i, range(8), One(index), None) for index in range(3)]
     assert results[-1] == [10 * i for i in range(8)]
     assert sorted(seen) == [(i, 10 * i) for i in range(8)]

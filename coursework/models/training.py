@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,16 +24,17 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from coursework import checkpoints, models
+from coursework import models
 from coursework._arguments import at_least, number
 from coursework._files import write_atomically
 from coursework._watching import unwatched
 from coursework.data import ImageData
 from coursework.data import load as load_data
-from coursework.recipes import Recipe
+from coursework.models import checkpoints
+from coursework.models.batches import Batch, Batches
+from coursework.models.recipes import Recipe
 from coursework.score_matching import denoising_objective
 from coursework.sdes import SDE
-from coursework.streams import stream_of
 
 COLUMNS = ("step", "loss", "gradient_norm", "learning_rate", "seconds")
 KEPT = 2  # checkpoints
@@ -131,60 +131,6 @@ def leave(accelerator: Accelerator) -> None:
         accelerator.wait_for_everyone()
         accelerator.free_memory()
         accelerator.end_training()
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one step trains on. Shapes: images, noise (B, C, H, W); labels (B,), -1 where dropped; times (B,)."""
-
-    images: Tensor
-    labels: Tensor
-    times: Tensor
-    noise: Tensor
-
-    def parts(self, n: int) -> list["Batch"]:
-        """The batch in n equal parts."""
-        columns = (self.images, self.labels, self.times, self.noise)
-        return [Batch(*part) for part in zip(*(column.chunk(n) for column in columns), strict=True)]
-
-
-class Batches:
-    """The batches of a recipe: step i's is a function of (recipe, data, i) alone."""
-
-    def __init__(self, recipe: Recipe, data: ImageData, t_min: float, t_max: float) -> None:
-        self.recipe, self.data, self.t_min, self.t_max = recipe, data, t_min, t_max
-        self._orders: dict[int, Tensor] = {}
-
-    def __getitem__(self, step: int) -> Batch:
-        recipe, device = self.recipe, self.data.images.device
-        stream = stream_of(device, recipe.seed, 0, step)
-        n = recipe.batch_size // 2 if recipe.antithetic else recipe.batch_size
-        chosen = self._indices(step * n, n)
-        images, labels = self.data.images[chosen], self.data.labels[chosen]
-        if recipe.flip:
-            mirrored = torch.rand(n, 1, 1, 1, generator=stream, device=device) < 0.5
-            images = torch.where(mirrored, images.flip(-1), images)
-        if recipe.label_dropout > 0:
-            labels = labels.where(torch.rand(n, generator=stream, device=device) >= recipe.label_dropout, -1)
-        times = spread_times(n, self.t_min, self.t_max, generator=stream).to(images.dtype)
-        noise = torch.randn(images.shape, generator=stream, device=device, dtype=images.dtype)
-        if recipe.antithetic:
-            images, labels, times = images.repeat(2, 1, 1, 1), labels.repeat(2), times.repeat(2)
-            noise = torch.cat([noise, -noise])
-        return Batch(images, labels, times, noise)
-
-    def _indices(self, start: int, n: int) -> Tensor:
-        """Places start to start + n in an endless row of shuffled epochs: each holds every image once."""
-        size, device = len(self.data), self.data.images.device
-        epochs = range(start // size, (start + n - 1) // size + 1)
-        self._orders = {
-            epoch: self._orders[epoch]
-            if epoch in self._orders
-            else torch.randperm(size, generator=stream_of(device, self.recipe.seed, 1, epoch), device=device)
-            for epoch in epochs
-        }
-        row, offset = torch.cat(list(self._orders.values())), start - epochs[0] * size
-        return row[offset : offset + n]
 
 
 class Run:
@@ -393,17 +339,6 @@ class Run:
             for name, parameter in self.bare.named_parameters()
             for kind in MOMENTS
         }
-
-
-def spread_times(n: int, t_min: float, t_max: float, *, generator: torch.Generator) -> Tensor:
-    """n times, each uniform on [t_min, t_max], together spread evenly over it: t_min + (t_max - t_min) frac(u + i/n).
-
-    One u, uniform on [0, 1], for all: the loss's variance over times nearly vanishes. Shape: (n,), float64.
-    Source: Kingma, Salimans, Poole & Ho 2021, appendix I.1.
-    """
-    u = torch.rand((), generator=generator, device=generator.device, dtype=torch.float64)
-    steps = torch.arange(n, device=generator.device, dtype=torch.float64) / n
-    return t_min + (t_max - t_min) * (u + steps).frac()
 
 
 def rate_factor(step: int, recipe: Recipe) -> float:

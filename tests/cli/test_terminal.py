@@ -19,23 +19,17 @@ import typer
 from nbformat import v4
 from typer.testing import CliRunner
 
-from coursework import (
-    __main__,
-    _command_line,
-    evaluation,
-    generation,
-    models,
-    training,
-)
-from coursework.cli import app
+from coursework import __main__, models
+from coursework.cli import app, terminal
 from coursework.course import publishing, workers
 from coursework.course.running import Outcome
 from coursework.course.tree import TREES
-from coursework.recipes import RECIPES
+from coursework.models import evaluation, generation, training
+from coursework.models.recipes import RECIPES
+from tests.helpers import ROOT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ROOT = Path(__file__).parent.parent
 COMMANDS = typer.main.get_command(app).commands
 SMALL = {"widths": (8,), "attention_at": (), "n_classes": 10, "features": 16}
 RECIPE = replace(RECIPES["digits-vp"], n_steps=1, batch_size=8, network=SMALL)
@@ -163,7 +157,7 @@ def test_values_that_make_no_sense_end_in_one_line(call, command, name):
 
 TINY = """
 import errno, os, signal, sys, typer
-from coursework._command_line import Commands, refuse, say
+from coursework.cli.terminal import Commands, refuse, say
 
 tiny = typer.Typer(cls=Commands)
 ENDS = {
@@ -241,7 +235,7 @@ def test_a_fault_of_the_program_itself_is_not_hidden(tiny):
 
 
 def test_all_commands_end_that_way():
-    assert type(typer.main.get_command(app)) is _command_line.Commands
+    assert type(typer.main.get_command(app)) is terminal.Commands
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
@@ -273,7 +267,7 @@ def test_an_interrupt_while_a_line_is_parsed_is_one_line(tiny, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_command_line.Commands, "make_context", interrupted)
+    monkeypatch.setattr(terminal.Commands, "make_context", interrupted)
     result = CliRunner().invoke(tiny, ["talk", "1"])
     assert (result.exit_code, result.stderr) == (130, "coursework: interrupted\n")
 

@@ -1,23 +1,22 @@
-"""Ship a finished training run: its weights into the package, evaluated, with a model card and a picture of samples.
-
-    python tools/model_card.py digits-vp --run runs/digits-vp
+"""A finished training run becomes a model that comes with the package: weights, evaluated, with a card and a picture.
 
 The samples of the picture are the first ones that the seed of the evaluation gives.
 """
 
-import argparse
 import shutil
 from pathlib import Path
 
 import torch
 
-from coursework import checkpoints, models
+from coursework import models
+from coursework._arguments import one_of
 from coursework._files import write_atomically
 from coursework.data import load
-from coursework.evaluation import Evaluation, evaluate
-from coursework.generation import save_grid
-from coursework.recipes import RECIPES, Recipe
-from coursework.training import COLUMNS, TRAINED
+from coursework.models import checkpoints
+from coursework.models.evaluation import Evaluation, evaluate
+from coursework.models.generation import save_grid
+from coursework.models.recipes import RECIPES, Recipe
+from coursework.models.training import COLUMNS, TRAINED
 
 DATA = {
     "digits": "scikit-learn's digits, 8x8: 1,442 training images; 355 held out (every fifth of each class)",
@@ -38,21 +37,17 @@ SAMPLERS = {  # by the SDE: VE models, which are trained without labels, need no
 SHOWN = 60
 
 
-def main() -> None:
-    """Read the arguments, ship the run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=tuple(PURPOSE))
-    parser.add_argument("--run", type=Path, required=True, help="the folder that `coursework train` filled")
-    parser.add_argument("--n", type=int, help="samples to evaluate [default: as many as held-out images]")
-    ship(**vars(parser.parse_args()))
+def ship(name: str, run: Path, n: int | None = None) -> Path:
+    """Copy the run's weights into the package, write the card beside them, and return where it is.
 
-
-def ship(name: str, run: Path, n: int | None) -> None:
-    """Copy the run's weights into the package, and write the card beside them."""
+    run: the folder that `coursework train` filled. n: samples to evaluate (default: as many as held-out images). Raises
+    ValueError for a name that is not to be shipped, and for a run of another recipe.
+    """
+    one_of(name, tuple(PURPOSE), "name")
     recipe = RECIPES[name]
     _, facts = checkpoints.read(run / TRAINED)
-    if Recipe.from_json(facts["recipe"]) != recipe:
-        raise SystemExit(f"{run}: is not a run of {name}")
+    if models.recipe_of(facts, run / TRAINED) != recipe:
+        raise ValueError(f"{run}: is not a run of {name}")
     last = dict(zip(COLUMNS, (run / "log.csv").read_text(encoding="utf-8").splitlines()[-1].split(","), strict=True))
     weights = models.FOLDER / f"{name}.safetensors"
     weights.parent.mkdir(exist_ok=True)
@@ -66,7 +61,9 @@ def ship(name: str, run: Path, n: int | None) -> None:
         table = score_numbers(name, numbers, sampler)
     else:
         table = classifier_numbers(weights, recipe)
-    write_atomically(models.FOLDER / f"{name}.md", card(name, recipe, float(last["seconds"]), table, picture))
+    path = models.FOLDER / f"{name}.md"
+    write_atomically(path, card(name, recipe, float(last["seconds"]), table, picture))
+    return path
 
 
 def card(name: str, recipe: Recipe, seconds: float, table: str, picture: Path | None) -> str:
@@ -155,7 +152,3 @@ def classifier_numbers(weights: Path, recipe: Recipe) -> str:
     predicted = torch.cat([classifier(part).argmax(1) for part in held_out.images.split(1000)])
     right = float((predicted == held_out.labels).double().mean())
     return f"Accuracy on the {len(held_out):,} held-out images: {right:.2%}."
-
-
-if __name__ == "__main__":
-    main()

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from coursework import models
-from coursework.recipes import RECIPES, Recipe
+from coursework.models.recipes import RECIPES, Recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)

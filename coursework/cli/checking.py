@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from coursework._command_line import refuse, say
-from coursework.course.tree import CourseError, course_tree
+from coursework.cli.asked import here
+from coursework.cli.terminal import refuse, say
+from coursework.course.tree import CourseError
 
 app = typer.Typer()
 
@@ -24,8 +25,7 @@ def check_submission(file: Annotated[Path, typer.Argument(help="the notebook tha
     from coursework.grading.handin import HandInError
 
     try:
-        root = course_tree(Path.cwd())
-        for line in check_file(file, known_lessons(root)):
+        for line in check_file(file, known_lessons(here())):
             say(line)
     except CourseError as error:
         refuse(str(error))

@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from coursework.streams import stream_of
+from coursework.models.batches import stream_of
 
 
 def draw(*key):

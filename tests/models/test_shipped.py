@@ -1,19 +1,18 @@
 """Models from recipes, and the trained ones that come with the package: what their cards claim is true."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
 
-from coursework import checkpoints, evaluation, models
+from coursework import models
 from coursework.data import load
-from coursework.evaluation import evaluate
+from coursework.models import checkpoints, evaluation
+from coursework.models.evaluation import evaluate
+from coursework.models.recipes import RECIPES, Recipe
 from coursework.nn import Classifier, ScaledInput, UNet
-from coursework.recipes import RECIPES, Recipe
 from coursework.sdes import VESDE, SubVPSDE
 
-ROOT = Path(__file__).parent.parent
 SHIPPED = ("digits-classifier", "digits-ncsn", "digits-vp", "fashion-classifier", "fashion-ncsn", "fashion-vp")
 
 

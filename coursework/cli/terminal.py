@@ -135,18 +135,3 @@ def join_pairs(args: list[str]) -> list[str]:
         if joined[-1] in ("-p", "--parameter") and len(rest) > 1:
             joined.append(f"{rest.pop(0)}={rest.pop(0)}")
     return joined
-
-
-def read_parameters(pairs: list[str]) -> dict[str, Any]:
-    """Turns NAME=VALUE pairs into parameters, or ends the command."""
-    from coursework.course.parameters import parse_value
-
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not name.isidentifier() or not equals:
-            refuse(f"-p takes a name and a value (-p seed 1), got {pair!r}")
-        if name in values:
-            refuse(f"-p: {name} is given twice")
-        values[name] = parse_value(value)
-    return values

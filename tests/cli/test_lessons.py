@@ -17,14 +17,14 @@ import pytest
 from nbformat import v4
 from typer.testing import CliRunner
 
-from coursework._command_line import join_pairs
 from coursework.cli import app
+from coursework.cli.terminal import join_pairs
 from coursework.course import doctor, executing, notebooks, publishing, running, workers
 from coursework.course.doctor import Finding
 from coursework.course.reports import Reports
 from coursework.course.tree import TREES, CourseError, find_lessons, lessons
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PARAMETERS = "seed = 0\nsize: int = 3\nlow, high = 0, 1"
 
 
@@ -62,7 +62,9 @@ def printed(path: Path) -> str:
 # The tree
 
 
-@pytest.mark.parametrize("command", [["doctor"], ["publish"], ["publish", "--check"], ["run"], ["reset", "01"]])
+@pytest.mark.parametrize(
+    "command", [["doctor"], ["publish"], ["publish", "--check"], ["run"], ["reset", "01"], ["edit", "01"]]
+)
 def test_outside_a_course_tree_every_command_says_so(tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     result = call(*command)
@@ -123,6 +125,24 @@ def test_publish_prints_every_problem_of_the_sources(tree, monkeypatch, argument
     monkeypatch.setattr(publishing, "out_of_sync", fail)
     result = call(*arguments)
     assert (result.exit_code, result.stderr) == (1, "first\nsecond\n")
+
+
+# edit
+
+
+def test_edit_writes_a_text_and_the_lesson_from_it(tree):
+    write_lesson(tree / "solutions" / "01_a.ipynb", "1 + 1")
+    done = call("edit", "1")
+    assert done.stdout == "edit build/edit/01_a.py, then: coursework edit 1 --save\n"
+    text = tree / "build" / "edit" / "01_a.py"
+    text.write_text(text.read_text() + "\n# %%\n2 + 2\n")
+    assert call("edit", "1", "--save").stdout == "solutions/01_a.ipynb\n"
+    assert [c.source for c in nbformat.read(tree / "solutions" / "01_a.ipynb", 4).cells][-2:] == ["1 + 1", "2 + 2"]
+
+
+def test_edit_refuses_a_name_that_picks_nothing_in_one_line(tree):
+    done = call("edit", "1")
+    assert (done.exit_code, done.stderr) == (2, f"coursework: no lessons in {tree / 'solutions'}\n")
 
 
 # run: names and parameters

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from coursework import evaluation, models
+from coursework import models
 from coursework.data import load
 from coursework.metrics import frechet_distance, inception_score, precision_recall
+from coursework.models import evaluation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 N = 70

@@ -6,15 +6,17 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from coursework._arguments import at_least, number, one_of, positive, seed_number
 from coursework.data.images import NAMES
 from coursework.predictions import PREDICTIONS
 from coursework.score_matching import WEIGHTINGS
+from coursework.sdes import VESDE, VPSDE, SubVPSDE
 
 TASKS = ("score", "classify")
-SDES = ("vp", "ve", "sub-vp")
+SDES = {"vp": VPSDE, "ve": VESDE, "sub-vp": SubVPSDE}
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -69,7 +71,7 @@ class Recipe:
         one_of(self.prediction, PREDICTIONS, "prediction")
         one_of(self.weighting, WEIGHTINGS, "weighting")
         one_of(self.precision, PRECISIONS, "precision")
-        one_of(self.sde.get("kind"), SDES, "sde's kind")
+        one_of(self.sde.get("kind"), tuple(SDES), "sde's kind")
         for name in ("n_steps", "batch_size"):
             at_least(getattr(self, name), 1, name)
         at_least(self.warmup, 0, "warmup")
@@ -155,3 +157,21 @@ RECIPES = {
         precision="bfloat16",
     ),
 }
+
+
+def read_recipe(name: str, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe of that name, or of that .json file, with some values replaced.
+
+    Raises ValueError for an unknown name, here or among the changes, and for a file that holds no recipe.
+    """
+    if name.endswith(".json"):
+        try:
+            recipe = Recipe.from_json(Path(name).read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            raise ValueError(f"recipe: {name} is not text in UTF-8") from None
+    else:
+        one_of(name, tuple(RECIPES), "recipe")
+        recipe = RECIPES[name]
+    for key in changes:
+        one_of(key, tuple(f.name for f in fields(Recipe)), "-p's name")
+    return dataclasses.replace(recipe, **changes)

@@ -16,10 +16,10 @@ from tqdm.auto import tqdm
 from coursework import probability_flow, reverse_sde
 from coursework._arguments import at_least, one_of, seed_number
 from coursework._files import write_atomically
+from coursework.models.batches import stream_of
+from coursework.models.recipes import PRECISIONS
 from coursework.predictions import ScoreModel
-from coursework.recipes import PRECISIONS
 from coursework.sdes import karras_times, log_snr_times, uniform_times
-from coursework.streams import stream_of
 
 SOLVERS = {
     "euler": probability_flow.euler,

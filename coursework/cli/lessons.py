@@ -1,4 +1,4 @@
-"""The command `coursework`. It works on the course tree in the current directory."""
+"""The commands around lessons: `coursework doctor`, `publish`, `edit`, `run` and `reset`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,14 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from coursework import cli_checking, cli_collect, cli_grading, cli_models
-from coursework._command_line import Commands, PairsCommand, read_parameters, refuse, say
-from coursework.course import doctor as examination
+from coursework.cli.asked import here, parameters_of
+from coursework.cli.terminal import PairsCommand, refuse, say
 from coursework.course import running, workers
 from coursework.course.lines import shown
 from coursework.course.reports import ReportError, Reports
-from coursework.course.tree import CourseError, course_tree
+from coursework.course.tree import CourseError
 
-app = typer.Typer(cls=Commands, help=__doc__, add_completion=False, pretty_exceptions_show_locals=False)
-app.add_typer(cli_models.app)
-app.add_typer(cli_grading.app)
-app.add_typer(cli_collect.app)
-app.add_typer(cli_checking.app)
+app = typer.Typer()
 MARKS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 
 Names = Annotated[list[str] | None, typer.Argument(help='lessons by number or name ("01", "01_score"); all if none')]
@@ -47,18 +42,12 @@ Store = Annotated[bool, typer.Option("--store", help="write the outputs back (wi
 Check = Annotated[bool, typer.Option("--check", help="write nothing; fail where notebooks/ are not up to date")]
 
 
-def here(*, complete: bool = False) -> Path:
-    """Returns the course tree in the current directory, or ends the command; complete: with solutions/."""
-    try:
-        return course_tree(Path.cwd(), complete=complete)
-    except CourseError as error:
-        refuse(str(error))
-
-
 @app.command()
 def doctor() -> None:
     """Say what this machine can do, and how to mend what is wrong."""
-    findings = examination.diagnose(here())
+    from coursework.course.doctor import diagnose
+
+    findings = diagnose(here())
     for finding in findings:
         print(MARKS[finding.status] + shown(finding.text))
         if finding.status == "problem":
@@ -116,7 +105,7 @@ def run(
 ) -> None:
     """Execute lessons, and say how each went."""
     limits = {"timeout": timeout, "lesson_timeout": lesson_timeout}
-    options = {"tree": tree, "out": out, "parameters": read_parameters(parameter or []), "pages": html, "store": store}
+    options = {"tree": tree, "out": out, "parameters": parameters_of(parameter or []), "pages": html, "store": store}
     try:
         tasks = running.plan(here(), names or [], **options, **limits)
         reports = Reports(tasks, junit, html)
@@ -160,9 +149,3 @@ def reset(name: Annotated[str, typer.Argument(help="the lesson, by number or nam
     except CourseError as error:
         refuse(*str(error).split("\n"))
     print(f"{path.relative_to(Path.cwd())} is fresh" + (f"; yours is now {kept.name}" if kept else ""))
-
-
-if __name__ == "__main__":
-    from coursework.__main__ import main
-
-    main()

@@ -16,11 +16,13 @@ import torch
 from accelerate import Accelerator
 from torch.nn import functional as F
 
-from coursework import checkpoints, generation, models, training
+from coursework import models
 from coursework.data import ImageData, load
 from coursework.metrics import frechet_distance, inception_score
-from coursework.recipes import Recipe
-from coursework.training import (
+from coursework.models import checkpoints, generation, training
+from coursework.models.batches import spread_times
+from coursework.models.recipes import Recipe
+from coursework.models.training import (
     Batches,
     Run,
     average_decay,
@@ -28,7 +30,6 @@ from coursework.training import (
     default_accelerator,
     leave,
     rate_factor,
-    spread_times,
     train,
 )
 
@@ -274,9 +275,10 @@ KILLED = """
 import os, random, signal, sys, time, torch
 torch.set_num_threads(1)
 from pathlib import Path
-from coursework.recipes import Recipe
-from coursework.training import train, checkpoints_in
-from coursework import data, models, generation  # imported before the forks, which then start at once
+from coursework.models.recipes import Recipe
+from coursework.models.training import train, checkpoints_in
+from coursework import data, models  # imported before the forks, which then start at once
+from coursework.models import generation  # imported before the forks, which then start at once
 
 recipe, folder = Recipe.from_json(sys.argv[1]), Path(sys.argv[2])
 chance, kills, lasts = random.Random(6), 0, []
@@ -467,7 +469,7 @@ def test_shares_must_be_whole():
 TWO = """
 import os, sys, torch
 torch.set_num_threads(1)
-from tests.test_training import together
+from tests.models.test_training import together
 
 os.environ.update(WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=sys.argv[2])
 other = os.fork()

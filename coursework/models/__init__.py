@@ -7,17 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from coursework import checkpoints
 from coursework._arguments import at_least, one_of
 from coursework.data.images import SHAPES
+from coursework.models import checkpoints
+from coursework.models.recipes import SDES, Recipe
 from coursework.nn import Classifier, ScaledInput, UNet
 from coursework.predictions import ScoreModel
-from coursework.recipes import Recipe
-from coursework.sdes import SDE, VESDE, VPSDE, SubVPSDE
+from coursework.sdes import SDE
 
 FOLDER = Path(__file__).parent / "trained"
 N_CLASSES = 10  # every image set of the course has ten
-SDES = {"vp": VPSDE, "ve": VESDE, "sub-vp": SubVPSDE}
 
 
 def make_sde(recipe: Recipe) -> SDE:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coursework._command_line import refuse, say
-from coursework.cli_grading import Students, course_root, lessons_named, read_students
+from coursework.cli.asked import Students, course_lessons, here, students_of
+from coursework.cli.terminal import refuse, say
 
 if TYPE_CHECKING:
     from coursework.grading.collecting import Collection
@@ -32,13 +32,13 @@ def collect(
     Understands the zips of Moodle, Canvas and Blackboard, files named LOGIN_LESSON.ipynb, a folder for each student,
     and sections of them. Nothing that was collected before is removed; collected.csv says what became of each file.
     """
-    root = course_root()
+    root = here(complete=True)
     from coursework.grading.collected import TABLE
     from coursework.grading.collecting import CollectError
     from coursework.grading.collecting import collect as collect_all
 
-    lessons = lessons_named(root, [])
-    folder, people = target(course, out), read_students(students)
+    lessons = course_lessons(root)
+    folder, people = target(course, out), students_of(students)
     try:
         done = collect_all(sources, lessons, folder, people, dry=dry_run)
     except CollectError as error:

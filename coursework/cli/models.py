@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from coursework._command_line import PairsCommand, read_parameters, refuse
 from coursework._files import check_writable, write_atomically
+from coursework.cli.asked import parameters_of
+from coursework.cli.terminal import PairsCommand, refuse
 
 app = typer.Typer()
 
@@ -20,6 +20,9 @@ Name = Annotated[str, typer.Argument(help="a trained model that comes with the p
 Solver = Annotated[str, typer.Option(help="euler, heun, rk4, euler-maruyama, reverse-diffusion, ancestral, ...")]
 Grid = Annotated[str, typer.Option(help="how the times are spread: uniform, log-snr or karras")]
 Steps = Annotated[int, typer.Option(min=1, max=100_000, help="of the solver")]
+Samples = Annotated[
+    int | None, typer.Option("-n", "--n", min=10, help="how many samples [default: as many as held-out images]")
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="of all that is random")]
 Precision = Annotated[str, typer.Option(help="float32, or bfloat16: faster on GPUs and new CPUs, less exact")]
 Cpu = Annotated[bool, typer.Option("--cpu", help="compute on the CPU although there is a GPU")]
@@ -41,7 +44,7 @@ def refusals() -> Iterator[None]:
 @app.command(cls=PairsCommand)
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="a recipe's name (see coursework/recipes.py), or a .json file with one")
+        str, typer.Argument(help="a recipe's name (see coursework/models/recipes.py), or a .json file with one")
     ],
     out: Annotated[Path | None, typer.Option("--out", help="the run's folder [default: runs/RECIPE]")] = None,
     parameter: Annotated[
@@ -59,10 +62,11 @@ def train(
 
     On several GPUs or processes: torchrun --standalone --nproc-per-node 2 -m coursework train ...
     """
-    from coursework import training
+    from coursework.models import training
+    from coursework.models.recipes import read_recipe
 
     with refusals():
-        chosen = read_recipe(recipe, read_parameters(parameter or []))
+        chosen = read_recipe(recipe, parameters_of(parameter or []))
         folder = out or Path("runs", Path(recipe).stem)
         accelerator = training.default_accelerator(cpu=cpu)
         options = {"accumulate": accumulate, "save_every": save_every, "compiled": compiled}
@@ -73,29 +77,24 @@ def train(
         print(f"{ready} is ready" + (f": coursework sample {ready}" if chosen.task == "score" else ""))
 
 
+@app.command()
+def ship(
+    name: Annotated[str, typer.Argument(help="the recipe's name, which becomes the model's")],
+    run: Annotated[Path, typer.Option("--run", help="the folder that `coursework train` filled")],
+    n: Samples = None,
+) -> None:
+    """Put a finished run's weights into the package, evaluated, with a card and a picture of samples."""
+    from coursework.models import card
+
+    with refusals():
+        print(card.ship(name, run, n))
+
+
 def check_result(out: Path, kind: str) -> None:
     """Ends the command, before hours of work, where its result could not be written."""
     if out.suffix != kind:
         refuse(f"--out: expected a {kind}, got {out}")
     check_writable(out)
-
-
-def read_recipe(name: str, changes: dict[str, Any]) -> Any:
-    """The recipe of that name or file, with some values replaced."""
-    from coursework._arguments import one_of
-    from coursework.recipes import RECIPES, Recipe
-
-    if name.endswith(".json"):
-        try:
-            recipe = Recipe.from_json(Path(name).read_text(encoding="utf-8"))
-        except UnicodeDecodeError:
-            raise ValueError(f"recipe: {name} is not text in UTF-8") from None
-    else:
-        one_of(name, tuple(RECIPES), "recipe")
-        recipe = RECIPES[name]
-    for key in changes:
-        one_of(key, tuple(field.name for field in dataclasses.fields(Recipe)), "-p's name")
-    return dataclasses.replace(recipe, **changes)
 
 
 @app.command()
@@ -112,7 +111,8 @@ def sample(
     cpu: Cpu = False,
 ) -> None:
     """Draw samples from a trained model into a picture."""
-    from coursework import generation, models, training
+    from coursework import models
+    from coursework.models import generation, training
 
     with refusals():
         check_result(out, ".png")
@@ -143,9 +143,7 @@ def sample(
 def evaluate(
     name: Name,
     out: Annotated[Path | None, typer.Option("--out", help="also write the numbers here, as .json")] = None,
-    n: Annotated[
-        int | None, typer.Option("-n", "--n", min=10, help="how many samples [default: as many as held-out images]")
-    ] = None,
+    n: Samples = None,
     solver: Solver = "heun",
     grid: Grid = "karras",
     steps: Steps = 30,
@@ -157,7 +155,7 @@ def evaluate(
 
     On several processes: torchrun --standalone --nproc-per-node 2 -m coursework evaluate NAME -n 1000
     """
-    from coursework import evaluation, training
+    from coursework.models import evaluation, training
 
     with refusals():
         if out is not None:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from coursework import models
 from coursework.data import load as load_data
-from coursework.generation import generate, in_shares
 from coursework.metrics import (
     frechet_distance,
     image_features,
@@ -17,8 +16,9 @@ from coursework.metrics import (
     nearest_distances,
     precision_recall,
 )
+from coursework.models.generation import generate, in_shares
+from coursework.models.training import default_accelerator
 from coursework.nn import Classifier
-from coursework.training import default_accelerator
 
 CLASSIFIERS = {"digits": "digits-classifier", "fashion-mnist": "fashion-classifier"}
 

@@ -13,8 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from coursework.cli import app
-from coursework.recipes import RECIPES, Recipe
-from coursework.training import checkpoints_in
+from coursework.models.recipes import RECIPES, Recipe
+from coursework.models.training import checkpoints_in
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from coursework._command_line import refuse, say
-from coursework.course.tree import CourseError, course_tree, matches
+from coursework.cli.asked import Students, chosen, course_lessons, here, points_of, students_of
+from coursework.cli.terminal import refuse, say
+from coursework.course.tree import CourseError
 
 if TYPE_CHECKING:
     from coursework.grading.class_list import ClassList
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 app = typer.Typer()
 T = TypeVar("T")
 
-Students = Annotated[
-    Path | None,
-    typer.Option("--students", metavar="LIST.csv", help="the class list: everybody has a row in the tables"),
-]
 PointsFile = Annotated[
     Path | None,
     typer.Option("--points", help="points.yaml; without it the course directory's, else every exercise is worth 1"),
@@ -43,25 +40,6 @@ Taken = Annotated[
     list[str] | None,
     typer.Option("--forbid-reference", metavar="ID", help="takes an --allow-reference back; repeatable"),
 ]
-
-
-def course_root() -> Path:
-    """The course tree in the current directory, or the end of the command."""
-    try:
-        return course_tree(Path.cwd(), complete=True)
-    except CourseError as error:
-        refuse(str(error))
-
-
-def read_points(path: Path | None, course: Path | None) -> Points:
-    """The points of a file, without one those of the course directory, or the end of the command."""
-    from coursework.grading.points import FILE, PointsError, read_points
-
-    own = course / FILE if course is not None else None
-    try:
-        return read_points(path if path is not None or own is None or not own.is_file() else own)
-    except (PointsError, OSError) as error:
-        refuse(f"points: {error}")
 
 
 def keep_points(path: Path | None, course: Path) -> None:
@@ -82,34 +60,6 @@ def going_on() -> Iterator[None]:
         raise KeyboardInterrupt("interrupted; the same command goes on where it stopped") from None
 
 
-def lessons_named(root: Path, names: list[str]) -> list[Lesson]:
-    """The lessons of the course that the names pick, all without names, or the end of the command."""
-    from coursework.grading.handin import course_lessons
-
-    try:
-        return chosen(course_lessons(root), names)
-    except CourseError as error:
-        refuse(str(error))
-
-
-def chosen(lessons: list[Lesson], names: list[str]) -> list[Lesson]:
-    """Those of the lessons that the names pick, all without names, or the end of the command."""
-    for name in names:
-        if not any(matches(lesson.name, name) for lesson in lessons):
-            refuse(f"no lesson {name!r} with exercises; there are {', '.join(lesson.name for lesson in lessons)}")
-    return [lesson for lesson in lessons if not names or any(matches(lesson.name, name) for name in names)]
-
-
-def read_students(path: Path | None) -> ClassList | None:
-    """The class list, None without one, or the end of the command."""
-    from coursework.grading.class_list import ClassListError, read_class_list
-
-    try:
-        return read_class_list(path) if path is not None else None
-    except (ClassListError, OSError) as error:
-        refuse(f"students: {error}")
-
-
 @app.command()
 def assign(
     names: Annotated[list[str], typer.Argument(help='lessons by number or name ("03", "03_sliced")')],
@@ -117,12 +67,12 @@ def assign(
     points: PointsFile = None,
 ) -> None:
     """Make a release: a course directory for nbgrader, and a zip for students."""
-    root = course_root()
+    root = here(complete=True)
     from coursework.grading.gradebook import Gradebook, GradebookError
     from coursework.grading.release import AssignError
     from coursework.grading.release import assign as release
 
-    worth, lessons = read_points(points, out), lessons_named(root, [])
+    worth, lessons = points_of(points, out), course_lessons(root)
     asked = chosen(lessons, names)
     added_to = (out / "gradebook.db").is_file()
     try:
@@ -160,7 +110,7 @@ def grade(
     A submission is graded anew when its file, an exercise of its lesson or an option changed. The tables are of all
     that was ever graded into --out.
     """
-    root = course_root()
+    root = here(complete=True)
     from coursework.grading.grader import Rules
     from coursework.grading.records import Records
 
@@ -169,7 +119,7 @@ def grade(
     if jobs < 1:
         refuse(f"jobs: expected at least 1, got {jobs}")
     with going_on():
-        worth, people, lessons = read_points(points, course), read_students(students), lessons_named(root, [])
+        worth, people, lessons = points_of(points, course), students_of(students), course_lessons(root)
         asked = chosen(lessons, lesson or [])
         for option, ids in (("allow-reference", allow_reference), ("forbid-reference", forbid_reference)):
             check_exercises(option, ids or [], lessons)
@@ -197,14 +147,14 @@ def points(
 
     An exercise that is worth 0 is dropped. Points that a person gave keep their share of what the exercise is worth.
     """
-    root = course_root()
+    root = here(complete=True)
     from coursework._files import write_atomically
     from coursework.grading.points import FILE, PointsError, changed
     from coursework.grading.records import Records
 
     with going_on():
         check_course(course, [], None)
-        lessons = lessons_named(root, [])
+        lessons = course_lessons(root)
         try:
             worth, text = changed(course / FILE, changes or [])
         except (PointsError, OSError) as error:
