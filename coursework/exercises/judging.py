@@ -73,7 +73,8 @@ def judge(exercise: Exercise, attempt: Any, *, seed: int | None = None, n_cases:
     drawn = [exercise.case(number) for number in numbers]
     in_place = [changed(leaves(args), leaves(before)) for args, before in zip(cases, drawn, strict=True)]
     expected = [exercise.observe(exercise.reference, args) for args in drawn]
-    error = error_text(got.error) if got.error else ""
+    late_again = isinstance(got.error, TimeIsUp) and len(done) == n_cases  # there was time for all cases once
+    error = error_text(got.error) if got.error and not late_again else ""
     message, named = compare(exercise, numbers, done, expected, in_place, error)
     return Verdict(
         exercise, "wrong" if message else "passed", message, named, _printed(got) if message else got.printed
@@ -98,7 +99,7 @@ def compare(
     if error:
         where = f"Case {len(done) + 1}: " if len(done) < n_cases else "Case 1, called again: "
         return message or f"{where}{error}", ""
-    if not _steady(done[0], done[-1], exercise.rtol):
+    if len(done) > n_cases and not _steady(done[0], done[-1], exercise.rtol):
         return message or AGAIN, own_numbers(exercise)
     return message, _recognised(exercise, numbers[:-1], done) if message else ""
 

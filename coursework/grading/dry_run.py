@@ -8,11 +8,12 @@ from coursework.exercises.attempt import TimeIsUp
 from coursework.exercises.exercise import Exercise, NotAttempted, lesson_exercises
 from coursework.exercises.judging import SECONDS, judge
 from coursework.exercises.report import looks_like
-from coursework.grading import answers, cells, handin
+from coursework.grading import answers, handin
 from coursework.grading.finding import lessons_of
 from coursework.grading.grader import Grader, Rules
 from coursework.grading.handin import HandIn, HandInError, Lesson
 from coursework.grading.marking import PUBLIC, Mark
+from coursework.grading.sandboxed import cells
 from coursework.grading.service import SandboxError
 from coursework.grading.stage import source_of
 

@@ -11,8 +11,8 @@ import torch
 
 from coursework.exercises import judging
 from coursework.exercises.exercise import Exercise
-from coursework.grading import cases
-from coursework.grading.wire import Answer, BadAnswer, unpack
+from coursework.grading.sandboxed import cases
+from coursework.grading.sandboxed.wire import Answer, BadAnswer, unpack
 
 OUTCOMES = ("passed", "not attempted", "wrong")
 PUBLIC = ""  # in the place of a secret: the cases that `check` tries at home

@@ -96,10 +96,20 @@ PACKED_FILES = (
     *("tools/set_up.py", "tools/jupyter_server_config.py"),
 )
 KEPT = ("__pycache__",)
-OF_GRADING = (  # what `coursework check-submission` needs; the rubrics are elsewhere
-    *("__init__", "answers", "cases", "cells", "class_list", "collected", "counting", "dry_run", "finding", "grader"),
-    *("handin", "lms_names", "magics", "marking", "names", "pictures", "sandbox", "service", "stage", "stripping"),
-    *("surgery", "wire", "withheld", "worker", "writing"),
+OF_GRADING = (  # what `coursework check-submission` needs beside `sandboxed`
+    *(
+        "__init__",
+        "answers",
+        "class_list",
+        "collected",
+        "dry_run",
+        "finding",
+        "grader",
+        "handin",
+        "lms_names",
+        "marking",
+    ),
+    *("names", "pictures", "service", "stage", "stripping", "surgery", "writing"),
 )
 RUBRIC = re.compile(rb"^### Derivation\n.*?(?=^##|\Z)", re.MULTILINE | re.DOTALL)
 WRITTEN = ("source", "release", "nbgrader_config.py", "gradebook.db", "rubric.md", "students.zip")
@@ -296,7 +306,7 @@ def packed_files(root: Path) -> Iterator[tuple[str, bytes]]:
         yield name, (root / name).read_bytes()
     for path in sorted((root / "coursework").rglob("*")):
         name = path.relative_to(root)
-        kept = set(name.parts) & set(KEPT) or (name.parts[1] == "grading" and name.stem not in OF_GRADING)
+        kept = set(name.parts) & set(KEPT) or (name.match("grading/*.py") and name.stem not in OF_GRADING)
         if path.is_file() and not kept and not path.name.startswith("."):
             yield (
                 name.as_posix(),

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from coursework.grading import stage
-from coursework.grading.worker import LENGTH
+from coursework.grading.sandboxed.worker import LENGTH
 
 ANSWER_MOST = 8 << 20  # bytes; what is longer is no answer to any exercise
 START_SECONDS = 300.0
@@ -28,7 +28,7 @@ SETTLED = 60.0  # seconds after which a folder that nobody holds is not one that
 ENDING = 30.0  # seconds that ending all processes of an exercise may take on a machine with much else to do
 GRACE = 5.0  # seconds after which a server that does not report is ended
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-PROGRAM = "import sys; sys.path.insert(0, sys.argv.pop()); from coursework.grading.worker import main; main()"
+PROGRAM = "import sys; sys.path.insert(0, sys.argv.pop()); from coursework.grading.sandboxed.worker import main; main()"
 
 
 @contextlib.contextmanager

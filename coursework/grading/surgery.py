@@ -30,7 +30,7 @@ def without_references(source: str, module: str) -> str:
     kept = [node for node in tree.body if node in needed or is_import(node)]
     gone = sorted(bound - {name for node in needed for name in names_bound(node)})
     guard = [
-        "from coursework.grading import withheld as _withheld",
+        "from coursework.grading.sandboxed import withheld as _withheld",
         f"__getattr__ = _withheld.missing({module!r}, {gone!r})",
     ]
     imports = [node for node in kept if is_import(node)]

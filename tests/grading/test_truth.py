@@ -27,13 +27,13 @@ from coursework.grading.names import safe_id
 from coursework.grading.standing import check_cell
 from coursework.grading.tables import harmless
 from coursework.grading.writing import cell_name
+from tests.helpers import ROOT
 
 HELLO = Lesson("00_start_here", {"0.1": "squared_norm"})
 FUNCTIONS = {"3.1": "quadratic_form", "3.2": "hutchinson", "3.3": "trace_variance"}
 SLICED = Lesson("03_sliced_score_matching", FUNCTIONS, prompts={d.id: d.prompt for d in lesson_derivations(3)})
 LESSONS = [HELLO, SLICED]
 DERIVATION = "derivation-3-3"
-ROOT = Path(__file__).parent.parent
 REAL = pages.Worker
 CELLS = {lesson.name: [check_cell(exercise) for exercise in lesson.functions] for lesson in LESSONS}
 CELLS[SLICED.name].append(DERIVATION)

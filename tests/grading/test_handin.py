@@ -7,7 +7,7 @@ import pytest
 
 from coursework.grading import handin
 from coursework.grading.rebuilding import without_html
-from coursework.grading.wire import BadAnswer, _value
+from coursework.grading.sandboxed.wire import BadAnswer, _value
 
 LESSON = handin.Lesson("03_sliced_score_matching", {"3.4": "ssm_loss"}, {}, {"3.3": "Derive it."})
 

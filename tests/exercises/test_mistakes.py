@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from coursework.exercises import case, check, judging, with_mistake
+from coursework.exercises.attempt import TimeIsUp
 from coursework.exercises.exercise import find, folder, lesson_exercises
 from coursework.exercises.mistakes import Answer, read
 
@@ -272,6 +273,31 @@ def test_a_function_that_is_right_at_first_and_not_again_is_wrong():
     assert (verdict.outcome, verdict.message) == ("wrong", judging.AGAIN)
     assert all(torch.equal(a, b) for a, b in zip(called[0], called[4], strict=True))
     assert torch.equal(called[0][0], case("8.1", 1)[0])
+
+
+def test_an_error_when_it_is_called_again_is_told():
+    called = []
+
+    def mine(*args):
+        called.append(args)
+        if len(called) > 4:
+            raise KeyError("again")
+        return find("8.1").reference(*args)
+
+    message = judging.judge(find("8.1"), mine).message
+    assert message.startswith("Case 1, called again: your function raises KeyError: 'again'")
+
+
+def test_an_answer_that_has_time_for_all_cases_once_passes():
+    called = []
+
+    def mine(*args):
+        called.append(args)
+        if len(called) > 4:
+            raise TimeIsUp
+        return find("8.1").reference(*args)
+
+    assert judging.judge(find("8.1"), mine).outcome == "passed"
 
 
 def test_random_numbers_that_change_nothing_are_no_mistake():

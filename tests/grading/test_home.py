@@ -15,10 +15,10 @@ from coursework import exercises
 from coursework.exercises import judging
 from coursework.exercises.exercise import find
 from coursework.grading import handin
-from coursework.grading.counting import NextDoor
 from coursework.grading.dry_run import judge_here
 from coursework.grading.grader import Grader, Rules
 from coursework.grading.handin import Lesson
+from coursework.grading.sandboxed.counting import NextDoor
 
 SETUP = """
 import torch

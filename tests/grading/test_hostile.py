@@ -16,7 +16,7 @@ from coursework.grading import finding, handin, stage
 from coursework.grading.grader import Grader, Rules
 from coursework.grading.handin import Cell, HandIn, Lesson
 from coursework.grading.stage import PACKAGE
-from tests.hostile import HOSTILES, RIGHT, WRONG, Hostile
+from tests.grading.hostile import HOSTILES, RIGHT, WRONG, Hostile
 
 pytestmark = pytest.mark.needs("namespaces")
 

@@ -21,8 +21,8 @@ from typing import Any
 
 from coursework import exercises
 from coursework.exercises.attempt import TimeIsUp, run
-from coursework.grading.magics import Shell, plain
-from coursework.grading.withheld import Refused
+from coursework.grading.sandboxed.magics import Shell, plain
+from coursework.grading.sandboxed.withheld import Refused
 
 LOOK_UPS = ("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
 BINDINGS = ("STORE_NAME", "STORE_GLOBAL")

@@ -19,7 +19,7 @@ from coursework.grading.cluster import grade_on_worker
 from coursework.grading.grader import Rules
 from coursework.grading.records import Records
 from coursework.grading.service import SandboxError
-from tests.test_grading import LESSONS, ROOT, SLICED, change_cell, rows, tree_notebook, without_seconds
+from tests.grading.test_grading import LESSONS, ROOT, SLICED, change_cell, rows, tree_notebook, without_seconds
 
 N_STUDENTS = 12
 

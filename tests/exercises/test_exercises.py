@@ -14,8 +14,8 @@ from coursework.exercises import NotAttempted
 from coursework.exercises.exercise import SEED, find, lesson_exercises
 from coursework.exercises.judging import GIVEN_NUMBERS, N_CASES, agree, judge, observe_wrong
 from coursework.sdes import SDE
-from tests.other_routes import OTHER_ROUTES
-from tests.wrong_answers import WRONG_ANSWERS
+from tests.exercises.other_routes import OTHER_ROUTES
+from tests.exercises.wrong_answers import WRONG_ANSWERS
 
 EXERCISES = [exercise for lesson in range(20) for exercise in lesson_exercises(lesson)]
 FRESH = SEED + 1_000_003

@@ -23,8 +23,8 @@ from coursework.grading import gradebook, release
 from coursework.grading.points import Points, PointsError, read_points
 from coursework.grading.rebuilding import without_html
 from coursework.grading.release import CONFIG, course_api, programs_of_this_python
-from tests.test_grading import LESSONS, ROOT, SLICED, rows
-from tests.test_grading_writing import PNG
+from tests.grading.test_grading import LESSONS, ROOT, SLICED, rows
+from tests.grading.test_writing import PNG
 
 HELLO, FIRST, NAME = "00_start_here", "01_score_function", SLICED.name
 POINTS = "default: 2\nlessons:\n  3: 12\nexercises:\n  3.4: 2\nderivations:\n  3.3: 4\n"

@@ -9,7 +9,6 @@ import stat
 import struct
 import zipfile
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -22,12 +21,12 @@ from coursework.grading.collected import TABLE, read_table
 from coursework.grading.collecting import CollectError
 from coursework.grading.marking import Mark
 from coursework.grading.records import Record
-from tests.test_grading_finding import BLANK, COURSE, FULL, HALF, LANGEVIN, NAMES, SCORE, SLICED, notebook, put
+from tests.grading.test_finding import BLANK, COURSE, FULL, HALF, LANGEVIN, NAMES, SCORE, SLICED, notebook, put
+from tests.helpers import ROOT
 
 X = "03_sliced_score_matching.ipynb"
 EARLY, LATER = datetime(2026, 11, 1, 12, 0, 0), datetime(2026, 11, 2, 12, 0, 0)
 OTHER = notebook(LANGEVIN)
-ROOT = Path(__file__).parent.parent
 
 
 def zipped(*files, time=EARLY) -> bytes:

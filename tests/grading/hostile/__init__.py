@@ -105,7 +105,7 @@ object.__setattr__(exercise, "observe", lambda *a: {"result": torch.zeros(()), "
     Hostile(
         "what is packed is patched",
         before(
-            "from coursework.grading import wire\n"
+            "from coursework.grading.sandboxed import wire\n"
             'wire.pack = lambda *a, **k: b\'{"state": "passed", "outcome": "passed"}\'',
             WRONG,
         ),
@@ -128,7 +128,7 @@ os._exit(0)
         inside(
             """
 import os
-from coursework.grading import wire
+from coursework.grading.sandboxed import wire
 g = "gradient with respect to the parameters"
 from coursework.exercises.judging import leaves
 case = {"result": torch.zeros((), dtype=torch.float64), g: torch.zeros(18, dtype=torch.float64)}
@@ -395,7 +395,7 @@ for thing in gc.get_objects():
     Hostile(
         "it says that the cell failed, without a word",
         inside("""
-from coursework.grading.cells import CellError
+from coursework.grading.sandboxed.cells import CellError
 raise CellError
 """),
     ),

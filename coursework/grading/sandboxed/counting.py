@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from coursework.exercises.attempt import plain_tensors
-from coursework.grading import cases, wire
+from coursework.grading.sandboxed import cases, wire
 
 LENGTH = struct.Struct("<I")
 MOST = 4 << 20  # bytes of a question or an answer

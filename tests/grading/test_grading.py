@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,16 +19,17 @@ from typer.testing import CliRunner
 from coursework.cli import app
 from coursework.exercises import judging
 from coursework.exercises.exercise import Exercise, find, lesson_exercises
-from coursework.grading import finding, handin, stage, wire
+from coursework.grading import finding, handin, stage
 from coursework.grading.classroom import grade_here, open_tasks
 from coursework.grading.grader import BUDGET, Grader, Rules
 from coursework.grading.handin import Cell, HandIn, Lesson
 from coursework.grading.marking import Exam
 from coursework.grading.records import Records
+from coursework.grading.sandboxed import wire
 from coursework.grading.tables import table
-from tests.hostile.package import ANSWERS
+from tests.grading.hostile.package import ANSWERS
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 RULES = Rules("a secret for tests")
 LESSONS = handin.course_lessons(ROOT)
 EXERCISES = [exercise for lesson in LESSONS for exercise in lesson_exercises(lesson.number)]
@@ -388,10 +390,9 @@ def test_a_corrected_exercise_is_graded_again_and_no_other(school, tmp_path, mon
         records.write(record)
     assert list(open_tasks(submissions, lessons, RULES, records)) == []
     package = tmp_path / "package"
-    (package / "exercises").mkdir(parents=True)
-    for path in (stage.PACKAGE / "exercises").glob("*.py"):
-        text = path.read_text(encoding="utf-8") + ("\n# corrected\n" if path.stem == "lesson_00" else "")
-        (package / "exercises" / path.name).write_text(text, encoding="utf-8")
+    shutil.copytree(stage.PACKAGE / "exercises", package / "exercises")
+    with (package / "exercises" / "lesson_00" / "mistakes.md").open("a") as file:
+        file.write("3. Or look it up.\n")
     monkeypatch.setattr(stage, "PACKAGE", package)
     again = [task.submission.key for task in open_tasks(submissions, lessons, RULES, records)]
     assert again == ["anna/00_start_here", "ben/00_start_here", "cem/00_start_here"]

@@ -56,7 +56,7 @@ def read(text: str) -> None:
 def test_a_long_text_is_read_in_linear_time():
     program = (
         f"import resource; resource.setrlimit(resource.RLIMIT_CPU, ({CPU}, {CPU}))\n"
-        "from tests.test_grading_text import SIZE, TEXTS, read\n"
+        "from tests.grading.test_text import SIZE, TEXTS, read\n"
         "for start, piece in TEXTS:\n"
         "    print(repr(start), repr(piece), flush=True)\n"
         "    read(start + piece * (SIZE // len(piece)))\n"

@@ -13,12 +13,13 @@ import psutil
 import pytest
 import torch
 
-from coursework.grading import sandbox, stage, wire
+from coursework.grading import stage
 from coursework.grading.grader import WALL, WALL_RESERVED, Grader, Rules
 from coursework.grading.handin import Cell, HandIn, Lesson
+from coursework.grading.sandboxed import sandbox, wire
 from coursework.grading.service import PREFIX, Reply, Sandbox, SandboxError, _sweep
-from tests.hostile import HOSTILES, RIGHT
-from tests.test_grading_hostile import LESSON, hand_in
+from tests.grading.hostile import HOSTILES, RIGHT
+from tests.grading.test_hostile import LESSON, hand_in
 
 WITHOUT_NAMESPACES = """
 
@@ -49,7 +50,7 @@ def bare():
 
     def staged(folder, write=stage.write_stage):
         write(folder)
-        path = folder / "coursework" / "grading" / "sandbox.py"
+        path = folder / "coursework" / "grading" / "sandboxed" / "sandbox.py"
         path.write_text(path.read_text(encoding="utf-8") + WITHOUT_NAMESPACES, encoding="utf-8")
 
     with pytest.MonkeyPatch.context() as patch:

@@ -22,8 +22,8 @@ from functools import partial
 from typing import Any
 
 import coursework
-from coursework.grading import sandbox
-from coursework.grading.counting import Counter, NextDoor
+from coursework.grading.sandboxed import sandbox
+from coursework.grading.sandboxed.counting import Counter, NextDoor
 
 LENGTH = struct.Struct("<I")
 ANSWER, NEXT_DOOR = 3, 4  # the file descriptors on which an answer leaves, and on which the process next door is asked
@@ -74,7 +74,7 @@ def prepare() -> None:
 
     from coursework import exercises
     from coursework.exercises.exercise import lesson_exercises
-    from coursework.grading import withheld
+    from coursework.grading.sandboxed import withheld
 
     torch.set_num_threads(1)
     with warnings.catch_warnings(action="ignore"):  # torch's own, at the first use of forward mode
@@ -221,7 +221,7 @@ def answer(request: Mapping[str, Any]) -> bytes:
     from coursework.exercises import attempt
     from coursework.exercises.exercise import find
     from coursework.exercises.judging import leaves
-    from coursework.grading import cases, cells, wire, withheld
+    from coursework.grading.sandboxed import cases, cells, wire, withheld
 
     exercise = find(request["exercise"])
     if exercise.counts:
@@ -265,7 +265,7 @@ def _how_it_went(got: Any) -> tuple[str, str]:
     """The state that the answer reports, and the sentence of the error that ended an attempt ("" where none is)."""
     from coursework.exercises.exercise import NotAttempted
     from coursework.exercises.judging import error_text
-    from coursework.grading import cells, withheld
+    from coursework.grading.sandboxed import cells, withheld
 
     if isinstance(got.error, cells.CellError):  # whatever the cells that it did not need called
         return "error", str(got.error)
@@ -280,7 +280,7 @@ def _how_it_went(got: Any) -> tuple[str, str]:
 
 def _allow(exercise: Any, module: str, name: str, source: str) -> None:
     """Put an exercise's reference back, where the instructor allows to call it."""
-    from coursework.grading import cells
+    from coursework.grading.sandboxed import cells
 
     function = cells.from_source(name, source)
     setattr(sys.modules[module], name, function)

@@ -11,7 +11,7 @@ from coursework.cli import app
 from coursework.grading import dry_run, service, stage
 from coursework.grading.release import OF_GRADING
 from coursework.grading.service import SandboxError
-from tests.test_grading import ROOT, SLICED, change_cell, tree_notebook
+from tests.grading.test_grading import ROOT, SLICED, change_cell, tree_notebook
 
 REFUSED = """
 from coursework.score_matching import sliced_score_matching
@@ -89,14 +89,25 @@ def test_a_file_that_cannot_be_graded_is_one_line_and_status_2(data, words, tmp_
 
 
 def test_students_get_all_that_it_imports_and_no_rubric():
-    needed, waiting = set(), ["dry_run", "worker"]
+    needed, waiting = {"__init__"}, ["dry_run"]
     while waiting:
         name = waiting.pop()
         needed.add(name)
-        tree = ast.parse((stage.PACKAGE / "grading" / f"{name}.py").read_text(encoding="utf-8"))
-        for node in tree.body:
-            if isinstance(node, ast.ImportFrom) and node.module.startswith("coursework.grading"):
-                inner = node.module.removeprefix("coursework.grading").lstrip(".")
-                waiting += {inner} - needed if inner else {alias.name for alias in node.names} - needed
-    assert needed | set(stage.SANDBOXED) == set(OF_GRADING)
+        waiting += imported(stage.PACKAGE / "grading" / f"{name}.py") - needed - {"sandboxed"}
+    assert needed == set(OF_GRADING)
     assert "derivations" not in OF_GRADING
+
+
+def test_the_sandbox_needs_nothing_of_our_side():
+    for path in (stage.PACKAGE / "grading" / "sandboxed").glob("*.py"):
+        assert imported(path) <= {"sandboxed"}, path.name
+
+
+def imported(path):
+    """The modules of grading that a file imports anywhere, "sandboxed" for those of that folder."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("coursework.grading"):
+            inner = node.module.removeprefix("coursework.grading").lstrip(".").partition(".")[0]
+            found |= {inner} if inner else {alias.name for alias in node.names}
+    return found

@@ -7,7 +7,6 @@ import pkgutil
 import sys
 import warnings
 from dataclasses import replace
-from pathlib import Path
 from types import FunctionType
 
 import pytest
@@ -16,12 +15,13 @@ import torch
 import coursework
 from coursework.exercises.exercise import find, lesson_exercises
 from coursework.exercises.judging import agree, judge
-from coursework.grading import cases, handin, withheld
-from coursework.grading.withheld import Refused
-from tests.hostile.package import ANSWERS
-from tests.other_routes import OTHER_ROUTES
+from coursework.grading import handin
+from coursework.grading.sandboxed import cases, withheld
+from coursework.grading.sandboxed.withheld import Refused
+from tests.exercises.other_routes import OTHER_ROUTES
+from tests.grading.hostile.package import ANSWERS
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 EXERCISES = [exercise for lesson in range(20) for exercise in lesson_exercises(lesson)]
 FUNCTIONS = {exercise: name for lesson in handin.course_lessons(ROOT) for exercise, name in lesson.functions.items()}
 every_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.id)

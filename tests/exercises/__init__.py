@@ -1,0 +1,1 @@
+"""Tests of the exercises and of the engine that checks them."""
