@@ -23,11 +23,11 @@ from coursework._arguments import (
     number,
     one_of,
     positive_number,
+    settled,
     some,
     wide,
 )
 from coursework._loops import OnStep, check_generator, check_start, columns, normal_like, sampling, score_at, walk
-from coursework._watching import settled
 
 NoiseModel = Callable[[Tensor, Tensor], Tensor]
 VARIANCES = ("posterior", "beta")

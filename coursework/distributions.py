@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from coursework._arguments import at_least, batch, expand, finite, floating, positive, reals
-from coursework._derivatives import ordinary
-from coursework._watching import holds
+from coursework._arguments import at_least, batch, expand, finite, floating, holds, ordinary, positive, reals
 
 if TYPE_CHECKING:
     from coursework.sdes import SDE

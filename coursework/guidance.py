@@ -22,10 +22,10 @@ from coursework._arguments import (
     n_dims,
     number,
     one_of,
+    ordinary,
     positive_number,
     wide,
 )
-from coursework._derivatives import derivatives, leaf, ordinary, vector_jacobian
 from coursework._loops import (
     OnStep,
     TimedScore,
@@ -33,9 +33,12 @@ from coursework._loops import (
     check_start,
     check_times,
     columns,
+    derivatives,
+    leaf,
     normal_like,
     score_at,
     score_times,
+    vector_jacobian,
     walk,
 )
 from coursework.distributions import GaussianMixture, exact_score

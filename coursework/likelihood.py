@@ -26,8 +26,17 @@ from coursework._arguments import (
     wide,
     wide_dtype,
 )
-from coursework._derivatives import derivatives, leaf, vector_jacobian
-from coursework._loops import TimedScore, check_noisy, check_start, sampling, score_at, time_like
+from coursework._loops import (
+    TimedScore,
+    check_noisy,
+    check_start,
+    derivatives,
+    leaf,
+    sampling,
+    score_at,
+    time_like,
+    vector_jacobian,
+)
 from coursework.score_matching import Score, draw_probe
 from coursework.sdes import SDE, as_time, end_time
 

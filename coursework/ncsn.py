@@ -19,11 +19,12 @@ from coursework._arguments import (
     positive,
     positive_number,
     reals,
+    remember,
+    settled,
     some,
     wide,
 )
 from coursework._loops import OnStep, check_start, columns, normal_like, sampling, score_at, time_like, walk
-from coursework._watching import remember, settled
 from coursework.sdes import VESDE
 
 LevelScore = Callable[[Tensor, Tensor], Tensor]

@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from coursework._arguments import batch, expand, finite, floating, like, one_of, positive, reals, wide_dtype
-from coursework._watching import holds
+from coursework._arguments import batch, expand, finite, floating, holds, like, one_of, positive, reals, wide_dtype
 
 if TYPE_CHECKING:
     from coursework.sdes import SDE

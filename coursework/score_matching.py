@@ -20,13 +20,12 @@ from coursework._arguments import (
     n_dims,
     one_of,
     positive,
+    remember,
     some,
     wide,
     wide_dtype,
 )
-from coursework._derivatives import derivatives, leaf, vector_jacobian
-from coursework._loops import check_generator, normal_like
-from coursework._watching import remember
+from coursework._loops import check_generator, derivatives, leaf, normal_like, vector_jacobian
 
 if TYPE_CHECKING:
     from coursework.sdes import SDE

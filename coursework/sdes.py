@@ -9,9 +9,21 @@ import math
 import torch
 from torch import Tensor
 
-from coursework._arguments import at_least, batch, expand, flat_sum, floating, like, positive_number, real, wide
-from coursework._derivatives import usable
-from coursework._watching import remember, remembered, settled
+from coursework._arguments import (
+    at_least,
+    batch,
+    expand,
+    flat_sum,
+    floating,
+    like,
+    positive_number,
+    real,
+    remember,
+    remembered,
+    settled,
+    usable,
+    wide,
+)
 
 
 def as_time(t: float | Tensor, name: str = "t") -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch.func import grad, jacrev, vmap
 
 from coursework import _arguments as arguments
-from coursework._watching import holds, remember, remembered, settled, unwatched
+from coursework._arguments import holds, remember, remembered, settled, unwatched
 
 
 def test_expand_lines_values_up_with_the_batch_and_never_with_the_last_dimension():

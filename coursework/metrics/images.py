@@ -12,7 +12,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 
 from coursework._arguments import at_least, batch, finite, floating, like, wide
-from coursework.metrics._distances import CHUNK, distances, nearest
+from coursework.metrics.distances import CHUNK, distances, nearest
 from coursework.nn import Classifier
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from coursework._arguments import at_least, batch, wide
 from coursework._loops import normal_like
-from coursework.metrics._distances import distances
+from coursework.metrics.distances import distances
 
 
 def energy_distance(x: Tensor, y: Tensor) -> Tensor:

@@ -25,9 +25,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from coursework import models
-from coursework._arguments import at_least, number
+from coursework._arguments import at_least, number, unwatched
 from coursework._files import write_atomically
-from coursework._watching import unwatched
 from coursework.data import ImageData
 from coursework.data import load as load_data
 from coursework.models import checkpoints
