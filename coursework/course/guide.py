@@ -3,13 +3,11 @@
 `coursework publish` writes them; each stands between `<!-- begin NAME -->` and `<!-- end NAME -->`.
 """
 
-import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import nbformat
-
-from coursework.course.tree import lessons
+from coursework.course.heads import between, heads
 from coursework.exercises.exercise import lesson_derivations, lesson_exercises
 
 SHOWN = 3  # misconceptions of an exercise; the first ones are the most common
@@ -38,22 +36,12 @@ TWELVE_WEEKS = (
 )
 
 
-def heads(root: Path) -> dict[int, tuple[str, int]]:
-    """Each lesson's title and the minutes that it takes to work through, by its number."""
-    found = {}
-    for path in lessons(root / "solutions"):
-        text = nbformat.read(path, as_version=4).cells[0].source
-        title = re.search(r"^# (?:Lesson )?(?:\d+[:. ]*)?(.*)$", text, re.MULTILINE).group(1).strip()
-        found[int(path.name[:2])] = title, int(re.search(r"\*\*Time:?\*\*:? about (\d+) min", text).group(1))
-    return found
-
-
 def plan(root: Path, weeks: tuple[tuple[tuple[int, ...], str], ...]) -> str:
     """A table of weeks: which lessons, what about, and how many hours of a learner's time."""
-    known = heads(root)
+    known = {head.number: head for head in heads(root)}
     lines = ["| week | lessons | about | hours of work |", "|---|---|---|---|"]
     for number, (chosen, about) in enumerate(weeks, 1):
-        hours = sum(known[lesson][1] for lesson in chosen) / 60
+        hours = sum(known[lesson].minutes for lesson in chosen) / 60
         lines.append(f"| {number} | {', '.join(f'{lesson:02d}' for lesson in chosen)} | {about} | {hours:.1f} |")
     return "\n".join(lines)
 
@@ -61,7 +49,7 @@ def plan(root: Path, weeks: tuple[tuple[tuple[int, ...], str], ...]) -> str:
 def rubrics(root: Path) -> str:
     """The written derivations and what each share of their points is for."""
     lines = []
-    for derivation in (d for number in heads(root) for d in lesson_derivations(number)):
+    for derivation in (d for head in heads(root) for d in lesson_derivations(head.number)):
         lines.append(f"- **{derivation.id}.** {derivation.prompt}")
         lines += [f"  - {share:.0%}: {text}" for share, text in derivation.rubric]
     return "\n".join(lines)
@@ -70,11 +58,11 @@ def rubrics(root: Path) -> str:
 def misconceptions(root: Path) -> str:
     """The first recorded misconceptions of every exercise, as the checks name them."""
     parts = []
-    for number, (title, minutes) in heads(root).items():
-        exercises = lesson_exercises(number)
+    for head in heads(root):
+        exercises = lesson_exercises(head.number)
         if not exercises:
             continue
-        parts.append(f"### {number:02d} {title}\n\n{minutes} minutes, {counted(len(exercises), 'exercise')}.")
+        parts.append(f"### {head.heading}\n\n{head.minutes} minutes, {counted(len(exercises), 'exercise')}.")
         for exercise in exercises:
             named = [f"  - {m.name[0].upper()}{m.name[1:]}" for m in exercise.mistakes[:SHOWN]]
             parts.append("\n".join([f"- **{exercise.id}, {exercise.title}**", *named]))
@@ -95,11 +83,5 @@ PARTS: dict[str, Callable[[Path], str]] = {
 
 
 def updated(text: str, root: Path) -> str:
-    """The guide with its generated parts as they should be."""
-    for name, make in PARTS.items():
-        before, begin, rest = text.partition(f"<!-- begin {name} -->\n")
-        _, end, after = rest.partition(f"<!-- end {name} -->")
-        if not begin or not end:
-            raise ValueError(f"instructors.md: the marks of {name!r} are missing")
-        text = before + begin + make(root) + "\n" + end + after
-    return text
+    """The guide with its generated parts as they should be. Raises CourseError."""
+    return between(text, {name: partial(make, root) for name, make in PARTS.items()}, "instructors.md")

@@ -11,6 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -19,6 +20,7 @@ from nbformat import NotebookNode
 
 from coursework._files import write_atomically
 from coursework.course import notebooks
+from coursework.course.heads import between, heads, long_table, short_table
 from coursework.course.lines import first_line
 from coursework.course.tree import RELEASED, CourseError, course_tree, find_lesson, find_lessons, lessons
 from coursework.exercises.exercise import lesson_exercises
@@ -28,19 +30,21 @@ BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = "raise NotAttempted"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 FAULTY = "spot-the-bug"  # tag of a cell whose code is wrong, and mostly right: it may show lines of the solution
-GUIDE = Path("docs", "instructors.md")
+TABLE = "<!-- begin lessons -->"
 LEAK_LENGTH = 16  # a solution's line of at least this many characters, spaces aside, is looked for elsewhere
 
 
 def publish(root: Path) -> list[Path]:
-    """Write from solutions/ what follows from it, notebooks/ and parts of the guide, and return the files that changed.
+    """Write what follows from solutions/, and return the files that changed.
+
+    That is notebooks/, the parts of the guide, and the tables of lessons in README and lesson 00.
 
     A notebook that somebody has worked in is kept beside its fresh copy. Raises CourseError, and writes nothing, if
     any source has a problem; OSError naming a file that cannot be written.
     """
     changed = {path: text for path, text in _all_texts(root).items() if not _holds(path, text)}
     for path, text in changed.items():
-        put(path, text, keep=path.suffix == ".ipynb" and is_edited(path))
+        put(path, text, keep=path.parent.name == "notebooks" and is_edited(path))
     return list(changed)
 
 
@@ -76,7 +80,7 @@ def outdated(root: Path) -> list[str]:
 def student_text(root: Path, name: str) -> str:
     """The student notebook of the lesson `name` ("01_score_function") as it stands in the file. Raises CourseError."""
     path = root / "solutions" / f"{name}.ipynb"
-    source = read(path)
+    source = _with_table(root, path)
     try:
         problems = list(source_problems(source, int(name[:2])))
         if not problems:
@@ -260,11 +264,27 @@ def _holds(path: Path, text: str) -> bool:
 def _all_texts(root: Path) -> dict[Path, str]:
     """What `publish` writes, by file."""
     texts = _all_student_texts(root)
-    if (root / GUIDE).is_file():
-        from coursework.course import guide
+    for source in find_lessons(root / "solutions"):
+        if TABLE in source.read_text(encoding="utf-8"):
+            texts[source] = nbformat.writes(_with_table(root, source)) + "\n"
+    readme, guide = root / "README.md", root / "docs" / "instructors.md"
+    if readme.is_file() and TABLE in (text := readme.read_text(encoding="utf-8")):
+        texts[readme] = between(text, {"lessons": lambda: long_table(heads(root))}, readme.name)
+    if guide.is_file():
+        from coursework.course.guide import updated
 
-        texts[root / GUIDE] = guide.updated((root / GUIDE).read_text(encoding="utf-8"), root)
+        texts[guide] = updated(guide.read_text(encoding="utf-8"), root)
     return texts
+
+
+def _with_table(root: Path, path: Path) -> NotebookNode:
+    """A worked lesson, with the table of the other lessons made anew where it has one."""
+    source = read(path)
+    for cell in source.cells:
+        if TABLE in cell.source:
+            others = [head for head in heads(root) if head.name != path.stem]
+            cell.source = between(cell.source, {"lessons": partial(short_table, others)}, path.name)
+    return source
 
 
 def _all_student_texts(root: Path) -> dict[Path, str]:

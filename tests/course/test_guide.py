@@ -1,11 +1,11 @@
 """The instructor's guide: what follows from lessons and exercises is up to date, and its plans cover the course."""
 
 from coursework.course import guide
-from coursework.course.publishing import GUIDE
+from coursework.course.heads import heads
 from coursework.exercises.exercise import lesson_exercises
 from tests.helpers import LESSONS, ROOT
 
-TEXT = (ROOT / GUIDE).read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "instructors.md").read_text(encoding="utf-8")
 
 
 def test_the_guide_is_up_to_date():
@@ -21,7 +21,7 @@ def test_the_plans_name_each_lesson_once_in_order():
 
 
 def test_every_exercise_has_its_misconceptions_in_the_guide():
-    for number in guide.heads(ROOT):
-        for exercise in lesson_exercises(number):
+    for head in heads(ROOT):
+        for exercise in lesson_exercises(head.number):
             assert f"**{exercise.id}, {exercise.title}**" in TEXT
             assert exercise.mistakes[0].name[1:] in TEXT
