@@ -10,10 +10,11 @@ from typing import Any
 from nbconvert.preprocessors import Preprocessor
 from nbformat import NotebookNode, v4
 
-from coursework.exercises.exercise import find
+from coursework.exercises.exercise import lesson_derivations
 from coursework.grading.release import rubric_lines
+from coursework.grading.writing import cell_name
 
-DERIVATION = re.compile(r"derivation-(\d+)-(\d+)")
+LESSON = re.compile(r"derivation-(\d+)-")
 
 
 class ShowRubric(Preprocessor):
@@ -26,9 +27,10 @@ class ShowRubric(Preprocessor):
         cells: list[NotebookNode] = []
         for cell in nb.cells:
             own = cell.metadata.get("nbgrader", {})
-            named = DERIVATION.fullmatch(own.get("grade_id", ""))
-            if own.get("grade") and named:
-                lines = rubric_lines(find(f"{named[1]}.{named[2]}").derivation, float(own.get("points", 0)))
+            named = LESSON.match(own.get("grade_id", ""))
+            written = {cell_name(d.id): d for d in lesson_derivations(int(named[1]))} if named else {}
+            if own.get("grade") and own.get("grade_id") in written:
+                lines = rubric_lines(written[own["grade_id"]], float(own.get("points", 0)))
                 cells.append(v4.new_markdown_cell(f"**Rubric**, for you alone:\n\n{lines}"))
             cells.append(cell)
         return NotebookNode({**nb, "cells": cells}), resources
