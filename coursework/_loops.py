@@ -87,6 +87,13 @@ def score_at(score: TimedScore, x: Tensor, t: Tensor) -> Tensor:
     return value
 
 
+def value_at(score: Callable[[Tensor], Tensor], x: Tensor, name: str = "score") -> Tensor:
+    """score(x), refused where it is not a tensor like x: it would broadcast silently."""
+    value = score(x)
+    like(value, x, f"{name}'s value", "x")
+    return value
+
+
 def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Standard normal noise of x's shape, dtype and device."""
     check_generator(generator, x)

@@ -14,13 +14,9 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     threads gain little on small tensors, and wait for one another while another program keeps a core busy. Where
     OMP_NUM_THREADS is set, its number stays.
 
-    Args:
-        name: "auto", or what `torch.device` understands: "cpu", "cuda", "cuda:1", "mps"; a device too,
-            since a lesson's cell `device = pick_device(device)` may be run again.
-
-    Raises:
-        TypeError: if name is neither a string nor a device.
-        ValueError: if there is no such device, here or at all.
+    name: "auto", or what `torch.device` understands: "cpu", "cuda", "cuda:1", "mps"; a device too, since the cell
+    `device = pick_device(device)` may be run again. Raises TypeError if it is neither a string nor a device, ValueError
+    if there is no such device, here or at all.
     """
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(1)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from coursework._arguments import at_least, flat_sum, like, positive_number, wide
-from coursework._loops import OnStep, check_start, normal_like, walk
+from coursework._arguments import at_least, flat_sum, positive_number, wide
+from coursework._loops import OnStep, check_start, normal_like, value_at, walk
 from coursework.distributions import Density
 
 
@@ -37,7 +37,7 @@ def langevin(
     size = math.sqrt(step_size * temperature)
 
     def step(_: int, x: Tensor) -> Tensor:
-        return x + 0.5 * step_size * _value(score, x) + size * normal_like(x, generator)
+        return x + 0.5 * step_size * value_at(score, x) + size * normal_like(x, generator)
 
     return walk(step, x, times, on_step)
 
@@ -64,7 +64,7 @@ def mala(
     step_size, times = _elapsed(step_size, n_steps)
     dtype, x = x.dtype, wide(x)  # acceptance compares small differences of large numbers
     accepted = x.new_zeros(len(x))
-    current, log_p, value = x, density.log_prob(x), _value(density.score, x)
+    current, log_p, value = x, density.log_prob(x), value_at(density.score, x)
 
     def log_q(y: Tensor, x: Tensor, value: Tensor) -> Tensor:
         return -flat_sum((y - x - 0.5 * step_size * value) ** 2) / (2 * step_size)
@@ -72,9 +72,9 @@ def mala(
     def step(_: int, x: Tensor) -> Tensor:
         nonlocal current, log_p, value, accepted
         if x is not current:  # on_step changed it
-            log_p, value = density.log_prob(x), _value(density.score, x)
+            log_p, value = density.log_prob(x), value_at(density.score, x)
         y = x + 0.5 * step_size * value + math.sqrt(step_size) * normal_like(x, generator)
-        log_p_y, value_y = density.log_prob(y), _value(density.score, y)
+        log_p_y, value_y = density.log_prob(y), value_at(density.score, y)
         log_ratio = log_p_y - log_p + log_q(x, y, value_y) - log_q(y, x, value)
         u = torch.rand(len(x), generator=generator, dtype=x.dtype, device=x.device)
         accept = u.log() < log_ratio
@@ -91,12 +91,6 @@ def _elapsed(step_size: float, n_steps: int) -> tuple[float, Tensor]:
     """step_size, and the times 0, step_size, ..., n_steps step_size, after a check of both."""
     n_steps, step_size = at_least(n_steps, 1, "n_steps"), positive_number(step_size, "step_size")
     return step_size, step_size * torch.arange(n_steps + 1, dtype=torch.float64, device="cpu")
-
-
-def _value(score: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    value = score(x)
-    like(value, x, "score's value", "x")
-    return value
 
 
 def _choose(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:

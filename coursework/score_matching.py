@@ -25,7 +25,7 @@ from coursework._arguments import (
     wide,
     wide_dtype,
 )
-from coursework._loops import check_generator, derivatives, leaf, normal_like, vector_jacobian
+from coursework._loops import check_generator, derivatives, leaf, normal_like, value_at, vector_jacobian
 
 if TYPE_CHECKING:
     from coursework.sdes import SDE
@@ -41,7 +41,7 @@ def explicit_score_matching(score: Score, x: Tensor, target: Score) -> Tensor:
     Source: Vincent 2011, section 3 (his name: explicit score matching).
     """
     some(x, "x")
-    return 0.5 * flat_sum(wide(_value(score, x) - _value(target, x, "target")) ** 2).mean()
+    return 0.5 * flat_sum(wide(value_at(score, x) - value_at(target, x, "target")) ** 2).mean()
 
 
 def implicit_score_matching(score: Score, x: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def implicit_score_matching(score: Score, x: Tensor) -> Tensor:
     keep_graph = torch.is_grad_enabled()
     with derivatives(x) as (x,):
         x = leaf(x)
-        value = _value(score, x)
+        value = value_at(score, x)
         trace = _exact_trace(value, x, score, keep_graph)
     return (trace + 0.5 * flat_sum(wide(value) ** 2)).mean()
 
@@ -80,7 +80,7 @@ def sliced_score_matching(
     keep_graph = torch.is_grad_enabled()
     with derivatives(x) as (x,):
         x = leaf(x)
-        value = _value(score, x)
+        value = value_at(score, x)
         losses = []
         for _ in range(n_projections):
             v = draw_probe(x, projection, generator)
@@ -101,7 +101,7 @@ def denoising_score_matching(
     positive(sigma, "sigma")
     sigma = expand(sigma, x, "sigma")
     noise = normal_like(x, generator)
-    return 0.5 * flat_sum(wide(_value(score, x + sigma * noise) + noise / sigma) ** 2).mean()
+    return 0.5 * flat_sum(wide(value_at(score, x + sigma * noise) + noise / sigma) ** 2).mean()
 
 
 def hutchinson_trace(
@@ -119,7 +119,7 @@ def hutchinson_trace(
     keep_graph = torch.is_grad_enabled()
     with derivatives(x) as (x,):
         x = leaf(x)
-        value = _value(fn, x, "fn")
+        value = value_at(fn, x, "fn")
         probes = [draw_probe(x, probe, generator) for _ in range(n_probes)]
         forms = [_quadratic_form(value, x, v, fn, "fn", keep_graph) for v in probes]
     return torch.stack(forms).mean(0)
@@ -171,12 +171,6 @@ def _given_times(sde: "SDE", times: Tensor, x: Tensor) -> Tensor:
     floating(times, "times")
     expand(times, x, "times")
     return sde.time(times.to(wide_dtype(x)), "times", noisy=True)
-
-
-def _value(score: Score, x: Tensor, name: str = "score") -> Tensor:
-    value = score(x)
-    like(value, x, f"{name}'s value", "x")
-    return value
 
 
 def _quadratic_form(value: Tensor, x: Tensor, v: Tensor, fn: Score, name: str, keep_graph: bool) -> Tensor:

@@ -67,8 +67,7 @@ def data_sets() -> dict[str, Path | str | None]:
 def locked(lock: str) -> dict[str, str]:
     """Returns the versions that a lock file pins for this Python and platform, by package.
 
-    Args:
-        lock: the text of the lock file, one requirement with its marker a line.
+    lock: the text of the lock file, one requirement with its marker a line.
     """
     from packaging.requirements import Requirement
 
@@ -186,13 +185,6 @@ def released_findings(released: list[Path], root: Path) -> list[Finding]:
 
 
 def diagnose(root: Path) -> list[Finding]:
-    """Looks at everything that the course needs.
-
-    Args:
-        root: the course tree.
-
-    Returns:
-        One finding a subject; problems carry what mends them.
-    """
+    """Looks at everything that a course tree needs: one finding a subject; problems carry what mends them."""
     machine = [python_finding(), torch_finding(), device_finding(), memory_finding()]
     return [*machine, lock_finding(root), *data_findings(), *tree_findings(root)]

@@ -21,12 +21,8 @@ class NotebookError(ValueError):
 def read(path: Path, *, mend_ids: bool = False) -> NotebookNode:
     """Reads a notebook of format 4.
 
-    Args:
-        path: the file.
-        mend_ids: whether cell ids that are missing or stand twice are replaced in memory, as Jupyter does.
-
-    Raises:
-        NotebookError: for a file that is missing, out of reach or no file, and for what is no valid notebook.
+    mend_ids: whether cell ids that are missing or stand twice are replaced in memory, as Jupyter does. Raises
+    NotebookError for a file that is missing, out of reach or no file, and for what is no valid notebook.
     """
     try:
         if path.exists() and not path.is_file():  # to open a pipe would wait for somebody who writes

@@ -33,8 +33,7 @@ class Reports:
 
     `junit` is a file; `html` a folder that gets index.html, beside the pages of the lessons, TREE/LESSON.html.
 
-    Raises:
-        ReportError: if a path cannot be written to, or what makes the pages is not installed.
+    Raises ReportError if a path cannot be written to, or what makes the pages is not installed.
     """
 
     def __init__(self, tasks: Sequence[Task], junit: Path | None = None, html: Path | None = None) -> None:
@@ -85,8 +84,7 @@ def put(path: Path, content: bytes) -> str:
 def put_mathjax(folder: Path) -> None:
     """Puts MathJax where the pages of this folder's subfolders look for it.
 
-    Raises:
-        ImportError: where it is not installed.
+    Raises ImportError where it is not installed.
     """
     try:
         path = Path(

@@ -79,21 +79,14 @@ def plan(
 ) -> list[Task]:
     """Returns the lessons of a course tree to execute, in order; nothing is executed.
 
-    Args:
-        root: the course tree.
-        names: which lessons, by number or by how the name begins; all of them if empty.
-        tree: "notebooks", "solutions" or "both".
-        out: the folder for the executed lessons; build/executed by default, and solutions/ in it for that tree. With
-            "both" it gets a folder solutions/ too.
-        parameters: replace values of the lessons' `parameters` cells.
-        timeout: seconds that a cell may take.
-        lesson_timeout: seconds that a lesson may take.
-        pages: the folder that gets each executed lesson as a page, TREE/LESSON.html.
-        store: write the outputs of each lesson that runs to its end back into its source.
+    names: which lessons, by number or by how the name begins; all of them if empty. tree: "notebooks", "solutions" or
+    "both". out: the folder for the executed lessons; by default build/executed, solutions/ in it for that tree; with
+    "both" it gets a folder solutions/ too. parameters: replace values of the lessons' `parameters` cells. timeout,
+    lesson_timeout: seconds that a cell and a lesson may take. pages: the folder that gets each executed lesson as a
+    page, TREE/LESSON.html. store: write the outputs of each lesson that runs to its end back into its source.
 
-    Raises:
-        CourseError: if the request makes no sense, a name picks no lesson, or a lesson does not take a parameter.
-        OSError: naming a folder that cannot be written to.
+    Raises CourseError if the request makes no sense, a name picks no lesson, or a lesson does not take a parameter;
+    OSError naming a folder that cannot be written to.
     """
     if tree not in (*TREES, BOTH):
         raise CourseError(f"tree: expected one of {', '.join((*TREES, BOTH))}, got {tree!r}")

@@ -32,6 +32,7 @@ from coursework.models.training import (
     rate_factor,
     train,
 )
+from tests.helpers import ROOT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -540,7 +541,7 @@ def _python(code, *arguments):
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
