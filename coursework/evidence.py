@@ -4,17 +4,22 @@ A lesson computes; these functions show what came of it, always with both number
 being true. One line each:
 
     variance, your sampler                        2.031   exact 2.026   (to 0.02)
+
+A cost is measured by `matrix_products`, not by a clock: it is the same on every machine.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 WIDTH = 42  # of the column that says what was measured
 SHOWN = 5  # numbers of a tensor that are printed one by one
 Numbers = float | Tensor | Sequence[float]
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")  # torch's operations that multiply matrices
 
 
 class Disagreement(AssertionError):
@@ -67,6 +72,29 @@ def mean_agrees(what: str, values: Tensor, exact: float | Tensor, *, within: flo
     )
     print(f"{shown}   ({off / standard_error if standard_error else 0.0:.1f} standard errors off)")
     _stop_unless(off <= within * standard_error, f"{shown}: more than {within:g} standard errors off")
+
+
+def matrix_products(work: Callable[[], object]) -> int:
+    """How many matrix products torch executes in work(): one for every linear layer that a pass goes through.
+
+    What a training step costs, as a number that is the same on every machine. A product of stacked matrices is one.
+    """
+    with _Products() as products:
+        work()
+    return products.count
+
+
+class _Products(TorchDispatchMode):
+    """Sees every operation as torch executes it, and counts the products."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Runs the operation."""
+        self.count += func.overloadpacket.__name__ in PRODUCTS
+        return func(*args, **(kwargs or {}))
 
 
 def _both(what: str, measured: Tensor, exact: Tensor, digits: int) -> str:

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from coursework.evidence import Disagreement, agree, differ, mean_agrees
+from coursework.evidence import Disagreement, agree, differ, matrix_products, mean_agrees
+from coursework.nn import MLP
 
 
 def test_agree_prints_both_numbers_and_the_error_allowed(capsys):
@@ -77,3 +78,11 @@ def test_equal_draws_agree_with_their_own_value_only(capsys):
 def test_bad_input_names_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_matrix_products_are_counted_in_every_pass():
+    network, x = MLP(5, depth=2), torch.randn(7, 5)  # three linear layers
+    assert matrix_products(lambda: network(x)) == 3
+    assert matrix_products(lambda: network(x).sum().backward()) == 3 + 3 + 2  # no gradient in x for the first layer
+    assert matrix_products(lambda: torch.einsum("bij,bjk->bik", x[:, None], x[:, :, None])) == 1
+    assert matrix_products(lambda: x * x) == 0
