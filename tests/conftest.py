@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from coursework.data import files
-from tests import needs
-from tests.rounding import Rounding
+from tests.helpers import needs
+from tests.helpers.rounding import Rounding
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -23,7 +23,7 @@ torch.set_warn_always(True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`pytest --rounding`: see tests/rounding.py."""
+    """`pytest --rounding`: see tests/helpers/rounding.py."""
     parser.addoption("--rounding", action="store_true", help="every product, sum and function is off in its last bit")
 
 

@@ -19,7 +19,8 @@ import pytest
 from nbformat import v4
 
 from coursework.grading.release import CONFIG
-from tests.explorer_cells import LESSONS, explorer_cells
+from tests.helpers import LESSONS
+from tests.helpers.explorer_cells import explorer_cells
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 SHOTS = Path(__file__).parent.parent / "build" / "browser"

@@ -20,7 +20,7 @@ from coursework.ddpm import (
 )
 from coursework.probability_flow import rk4
 from coursework.sdes import VPSDE
-from tests.chains import linear_moments
+from tests.helpers.chains import linear_moments
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

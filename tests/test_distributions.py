@@ -12,7 +12,7 @@ from torch.func import jacrev, vmap
 import coursework.distributions as module
 from coursework.distributions import GaussianMixture, exact_score
 from coursework.sdes import VESDE, VPSDE, SubVPSDE
-from tests.laws import KINDS, by_torch, full_covariances, points, random_mixture, random_parameters
+from tests.helpers.laws import KINDS, by_torch, full_covariances, points, random_mixture, random_parameters
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 IDENTITY = torch.eye(4, dtype=torch.float64)

@@ -14,7 +14,8 @@ from matplotlib.colors import to_rgb
 
 from coursework import plots
 from coursework.widgets import Explorer
-from tests.explorer_cells import LESSONS, explorer_cells, statements
+from tests.helpers import LESSONS
+from tests.helpers.explorer_cells import explorer_cells, statements
 
 APART = 8.0  # in CAM02-UCS, where 1 is about the smallest difference that eyes see side by side
 EYES = ("normal", "deuteranomaly", "protanomaly")

@@ -9,8 +9,8 @@ import torch
 from coursework import langevin as module
 from coursework.distributions import GaussianMixture
 from coursework.langevin import langevin, mala
-from tests.chains import linear_moments, noise
-from tests.laws import random_mixture
+from tests.helpers.chains import linear_moments, noise
+from tests.helpers.laws import random_mixture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

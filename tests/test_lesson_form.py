@@ -6,17 +6,15 @@ Lessons that are not yet in the final form stand in pyproject.toml, where ruff l
 import ast
 import re
 import tomllib
-from pathlib import Path
 
 import nbformat
 import pytest
 
-from tests import small_lessons
+from tests.helpers import LESSONS, ROOT, small_lessons
 
-ROOT = Path(__file__).parent.parent
 FORMAT = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["format"]
 OLD = re.findall(r"\d\d", " ".join(FORMAT.get("exclude", [])))
-NAMES = [path.stem for path in sorted((ROOT / "solutions").glob("[0-9][0-9]_*.ipynb")) if path.stem[:2] not in OLD]
+NAMES = [name for name in LESSONS if name[:2] not in OLD]
 LONGEST_CELL, VISIBLE, FOLDED, WORDS, NUTSHELL = 25, 200, 200, 2_500, 150
 
 every_lesson = pytest.mark.parametrize("name", NAMES)

@@ -5,20 +5,17 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import pytest
 
 from coursework.course import executing
 from coursework.exercises.exercise import lesson_exercises
-from tests import small_lessons
+from tests.helpers import LESSONS, ROOT, small_lessons
 
-ROOT = Path(__file__).parent.parent
-NAMES = [path.stem for path in sorted((ROOT / "solutions").glob("[0-9][0-9]_*.ipynb"))]
 TIMEOUT = 300  # seconds that a cell may take; a dead kernel is noticed after it
 
-every_lesson = pytest.mark.parametrize("name", NAMES)
+every_lesson = pytest.mark.parametrize("name", LESSONS)
 
 
 def load(tree, name):
@@ -119,7 +116,7 @@ def test_links_lead_somewhere(name):
 @every_lesson
 def test_words_of_a_lesson_are_in_the_glossary(name):
     text = "\n".join(c.source for c in load("notebooks", name).cells if c.cell_type == "markdown")
-    glossary = "".join(c.source for c in load("notebooks", NAMES[0]).cells if "## Glossary" in c.source)
+    glossary = "".join(c.source for c in load("notebooks", LESSONS[0]).cells if "## Glossary" in c.source)
     known = set(re.findall(r"[\w-]+", glossary.partition("## Glossary")[2].lower()))
     for words in re.findall(r"\*\*Words of this lesson\*\*[^:]*: (.*)\.", text):
         missing = [

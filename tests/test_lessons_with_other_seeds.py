@@ -1,21 +1,17 @@
 """What the worked lessons claim holds with other seeds, with Fashion-MNIST and without: `make seeds`, about an hour."""
 
-from pathlib import Path
-
 import pytest
 
-from tests import small_lessons
+from tests.helpers import LESSONS, ROOT, small_lessons
 
-ROOT = Path(__file__).parent.parent
-NAMES = [path.stem for path in sorted((ROOT / "solutions").glob("[0-9][0-9]_*.ipynb"))]
-USE_CLOTHES = [name for name in NAMES if "fashion" in (ROOT / "solutions" / f"{name}.ipynb").read_text()]
+USE_CLOTHES = [name for name in LESSONS if "fashion" in (ROOT / "solutions" / f"{name}.ipynb").read_text()]
 
 pytestmark = [pytest.mark.seeds, pytest.mark.usefixtures("one_thread")]
 every_seed = pytest.mark.parametrize("seed", range(5))
 
 
 @every_seed
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", LESSONS)
 def test_claims_hold_without_fashion_mnist(name, seed):
     small_lessons.run_with_its_claims(name, seed)
 

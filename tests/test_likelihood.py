@@ -14,7 +14,7 @@ from coursework.nn import TimeMLP
 from coursework.predictions import ScoreModel
 from coursework.score_matching import hutchinson_trace
 from coursework.sdes import VESDE, VPSDE, SubVPSDE
-from tests.laws import Cosine, random_mixture
+from tests.helpers.laws import Cosine, random_mixture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -21,7 +21,7 @@ from coursework.reverse_sde import (
     stochastic_heun,
 )
 from coursework.sdes import VESDE, VPSDE, SubVPSDE, karras_times, log_snr_times, uniform_times
-from tests.laws import Cosine
+from tests.helpers.laws import Cosine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -19,8 +19,8 @@ from coursework.ncsn import (
     noise_conditional,
 )
 from coursework.sdes import VESDE, VPSDE
-from tests.chains import linear_moments
-from tests.laws import random_mixture
+from tests.helpers.chains import linear_moments
+from tests.helpers.laws import random_mixture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,7 +11,7 @@ from coursework.distributions import exact_score
 from coursework.predictions import PREDICTIONS, ScoreModel, convert, tweedie
 from coursework.probability_flow import heun
 from coursework.sdes import VESDE, VPSDE, SubVPSDE, uniform_times
-from tests.laws import points, random_mixture
+from tests.helpers.laws import points, random_mixture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PAIRS = list(itertools.product(PREDICTIONS, PREDICTIONS))

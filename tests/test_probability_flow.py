@@ -12,8 +12,8 @@ from coursework.distributions import GaussianMixture, exact_score
 from coursework.metrics import energy_test
 from coursework.probability_flow import adaptive, decode, encode, euler, heun, interpolate, rk4
 from coursework.sdes import VESDE, VPSDE, SubVPSDE, karras_times, log_snr_times, uniform_times
-from tests.chains import orders
-from tests.laws import random_mixture
+from tests.helpers.chains import orders
+from tests.helpers.laws import random_mixture
 from tests.test_reverse_sde import RING, assert_is_the_ring, ring_score
 
 pytestmark = pytest.mark.usefixtures("one_thread")

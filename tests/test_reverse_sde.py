@@ -20,7 +20,7 @@ from coursework.reverse_sde import (
     stochastic_heun,
 )
 from coursework.sdes import VESDE, VPSDE, SubVPSDE, log_snr_times, uniform_times
-from tests.chains import exact_expectation, expectation, linear_moments, noise, orders
+from tests.helpers.chains import exact_expectation, expectation, linear_moments, noise, orders
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.rounding import Rounding
+from tests.helpers.rounding import Rounding
 
 X = torch.randn(6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 ROUNDED = {

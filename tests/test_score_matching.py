@@ -18,7 +18,7 @@ from coursework.score_matching import (
     sliced_score_matching,
 )
 from coursework.sdes import VESDE, VPSDE, SubVPSDE
-from tests.laws import points, random_mixture
+from tests.helpers.laws import points, random_mixture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PROBES = ("rademacher", "gaussian", "sphere")

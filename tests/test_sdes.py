@@ -12,7 +12,7 @@ from torch.func import jacrev, vmap
 from coursework.distributions import GaussianMixture, exact_score
 from coursework.probability_flow import heun
 from coursework.sdes import SDE, VESDE, VPSDE, SubVPSDE, karras_times, log_snr_times, uniform_times
-from tests.laws import points, random_mixture
+from tests.helpers.laws import points, random_mixture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

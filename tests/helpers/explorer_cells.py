@@ -5,13 +5,12 @@ Pictures, printed evidence and training loops of the lesson are left out, so tha
 
 import ast
 import symtable
-from pathlib import Path
 
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
-ROOT = Path(__file__).parent.parent
-LESSONS = [path.stem for path in sorted((ROOT / "solutions").glob("[0-9][0-9]_*.ipynb"))]
+from tests.helpers import ROOT
+
 FEW_STEPS = 3  # of training, where the explorer shows a network's work: it draws as fast as a trained one
 
 

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from nbformat import NotebookNode
 
 from coursework import evidence, plots, widgets
-from tests.explorer_cells import ROOT, statements
+from tests.helpers import ROOT
+from tests.helpers.explorer_cells import statements
 
 
 class WithoutAsserts(ast.NodeTransformer):
