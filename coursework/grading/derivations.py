@@ -4,22 +4,6 @@ from coursework.exercises.mistakes import Derivation
 
 DERIVATIONS = (
     Derivation(
-        "1.2",
-        "Derive the score of $p=\\sum_k w_k\\mathcal N_k$ from $\\nabla p/p$. Say why the weights in it depend on $x$, and "
-        "what they tend to far from all modes.",
-        (
-            (
-                0.4,
-                "$\\nabla p=\\sum_k w_k\\mathcal N_k s_k$, with $\\nabla\\mathcal N_k=\\mathcal N_k s_k$ said or shown.",
-            ),
-            (0.3, "Division by $p$ gives $\\sum_k r_k(x)s_k(x)$ with $r_k=w_k\\mathcal N_k/p$, and $\\sum_k r_k=1$."),
-            (
-                0.3,
-                "Far away the component whose density falls slowest takes all of the weight; a computation needs logs.",
-            ),
-        ),
-    ),
-    Derivation(
         "2.2",
         "Derive $\\mathbb E_p[s^*s]=[p\\,s]_a^b-\\mathbb E_p[s']$ and say for which $p$ and $s$ the boundary term may be "
         "dropped. Give one example in which it may not.",
