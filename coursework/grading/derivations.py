@@ -66,17 +66,6 @@ DERIVATIONS = (
         ),
     ),
     Derivation(
-        "7.2",
-        "Derive $r$, $G^2$ and the covariance of $x_s$ and $x_t$ given $x_0$ from $\\alpha$ and $\\sigma$ alone. Check your "
-        "formulas at $s=0$ and at $s=t$.",
-        (
-            (0.3, "$r=\\alpha_t/\\alpha_s$ from the means."),
-            (0.3, "$G^2=\\sigma_t^2-r^2\\sigma_s^2$: independent noise, variances add."),
-            (0.2, "$\\operatorname{Cov}=r\\,\\sigma_s^2$."),
-            (0.2, "Both checks: the kernel itself at $s=0$; $r=1$, $G=0$ at $s=t$."),
-        ),
-    ),
-    Derivation(
         "9.5",
         "Derive the variance at which the flow ends when the score is too strong by a factor $\\kappa$. Say in words why the "
         "reverse SDE forgives more.",
