@@ -1,7 +1,7 @@
 """Builds the course's website: `make site`, or `make site TREE=notebooks`. It reads without internet.
 
-The pages' sources are made in build/site/.work, Sphinx turns them into HTML with warnings as errors, the result is
-checked, and only then it takes the place of the former site in build/site/<tree>.
+Sphinx makes it in build/site/.work with warnings as errors; only then it takes the place of the former site in
+build/site/<tree>.
 """
 
 import shutil
@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from links import LinkError
-from output_checks import problems
-from sources import make_sources
 from sphinx.cmd.build import build_main
 
 from coursework.cli.terminal import refuse
+from coursework.course import publishing
 from coursework.course.tree import TREES, CourseError, course_tree
 
 HERE = Path(__file__).resolve().parent
@@ -31,20 +29,20 @@ def build(tree: Tree = "solutions", out: Out = None) -> None:
         refuse(f"tree: expected one of {', '.join(TREES)}, got {tree!r}")
     try:
         root = course_tree(Path.cwd())
-        work = root / "build" / "site" / ".work" / tree
-        make_sources(root, work / "source", worked=tree == "solutions")
-    except (CourseError, LinkError) as error:
+        problems = publishing.outdated(root)
+    except CourseError as error:
         refuse(str(error))
-    out = (out or root / "build" / "site" / tree).resolve()
+    if problems:
+        refuse(f"{'; '.join(problems)}: run `coursework publish` first")
+    work = root / "build" / "site" / ".work" / tree
     html = work / "html"
     shutil.rmtree(html, ignore_errors=True)
     quiet = [] if sys.stdout.isatty() else ["-q"]  # in a terminal Sphinx shows how far it is
-    options = [*quiet, "-b", "html", "-W", "-c", HERE, "-d", work / "doctrees", work / "source", html]
+    options = [*quiet, "-b", "html", "-n", "-W", "-t", tree, "-c", HERE, "-d", work / "doctrees", root, html]
     if build_main([str(option) for option in options]):
         raise typer.Exit(FAILED)
-    if found := problems(html):
-        print("\n".join(found), file=sys.stderr)
-        raise typer.Exit(FAILED)
+    shutil.copyfile(html / "README.html", html / "index.html")
+    out = (out or root / "build" / "site" / tree).resolve()
     put_in_place(html, out)
     print(f"open {out / 'index.html'}")
 

@@ -1,4 +1,4 @@
-"""Sphinx's configuration; build.py makes the source pages and calls it."""
+"""Sphinx's configuration. Pages are the repository's own files: a link between them on GitHub is one on the site."""
 
 import sys
 from importlib.metadata import distribution
@@ -16,17 +16,49 @@ smartquotes = False
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx_copybutton",
     "docstrings",
-    "pictures",
+    "pages",
 ]
-exclude_patterns = ["files"]
+worked = tags.has("solutions")  # noqa: F821
+for_instructors = [] if worked else ["docs/instructors"]  # it says what learners should find out by themselves
+nitpick_ignore = [("myst", page) for page in for_instructors]
+nitpick_ignore_regex = [("py:(?!obj).*", r"(?!coursework\.).*")]  # other packages' pages are not looked up
+root_doc = "README"
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb", ".py": "restructuredtext"}
+include_patterns = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/*.md",
+    "site/*.md",
+    "notebooks/[0-9][0-9]_*.ipynb",
+    "coursework/**trained/*.md",
+    "coursework/*.py",
+    "coursework/*/__init__.py",
+    "coursework/exercises/*.py",
+    "coursework/models/*.py",
+]
+exclude_patterns = [
+    ".*",
+    "build",
+    "notebooks/*.mine-*",
+    "coursework/__*",
+    "coursework/_*",
+    "coursework/**/_[!_]*",
+    "coursework/cli*",
+    "coursework/exercises/lesson_*",
+    *(f"{page}.md" for page in for_instructors),
+]
 
 # Lessons and texts
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # explorers are stored as pictures; nothing is fetched for them
 nb_merge_streams = True
+nb_code_prompt_show = "Show the code"
+nb_code_prompt_hide = "Hide the code"
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_dmath_double_inline = True
 myst_heading_anchors = 4
@@ -42,6 +74,7 @@ autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
+autosummary_generate = False
 add_module_names = False
 python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"

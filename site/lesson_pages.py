@@ -7,16 +7,18 @@ are left out.
 
 import copy
 import re
+from collections.abc import Iterator
 
 from nbformat import NotebookNode
-from nbformat.v4 import new_markdown_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from coursework.course import publishing
 from coursework.exercises.exercise import Exercise, lesson_exercises
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|$~^!&])")
 MARKS = re.compile(rf"^\s*({publishing.BEGIN}|{publishing.END})\n?", re.MULTILINE)
-COMPARED = re.compile(r"^# NBVAL_CHECK_OUTPUT\n", re.MULTILINE)
+ANCHOR = re.compile(r"\]\([\w.]*#[\w-]+\)")  # of a lesson's heading: capital in JupyterLab, small on the site
+GLOSSARY = ("(00_start_here.ipynb#glossary)", "(../site/glossary.md#glossary)")
 
 
 def lesson_page(source: NotebookNode, number: int, *, worked: bool) -> NotebookNode:
@@ -26,24 +28,34 @@ def lesson_page(source: NotebookNode, number: int, *, worked: bool) -> NotebookN
     page.cells = []
     for cell, stub in zip(source.cells, publishing.student_notebook(source).cells, strict=True):
         role = cell.metadata.coursework
-        page.cells.append(shown_cell(cell, stub, worked))
+        page.cells += shown(stub if role.role == "exercise" else cell, worked or role.role != "check")
         if role.role == "exercise":
             boxes = exercise_boxes(exercises[role.id], cell, worked)
             page.cells.append(new_markdown_cell("\n\n".join(boxes), id=f"{cell.id}-boxes"))
     return page
 
 
-def shown_cell(cell: NotebookNode, stub: NotebookNode, worked: bool) -> NotebookNode:
-    """Returns a cell without metadata that only machines read, and without outputs that the tree does not show."""
-    role = cell.metadata.coursework.role
-    shown = copy.deepcopy(stub if role == "exercise" else cell)
-    shown.metadata = NotebookNode()
-    if shown.cell_type != "code":
-        return shown
-    shown.source = COMPARED.sub("", shown.source)
-    if role == "exercise" or (role == "check" and not worked):
-        shown.outputs = []
-    return shown
+def shown(cell: NotebookNode, with_outputs: bool) -> Iterator[NotebookNode]:
+    """Yields a cell as it is shown, the code of a folded one to be opened on a click; and its pictures but the first.
+
+    A cell of its own for each: the site's alternative text is one for all the pictures of a cell.
+    """
+    if cell.cell_type != "code":
+        text = ANCHOR.sub(lambda link: link[0].lower(), cell.source).replace(*GLOSSARY)
+        yield new_markdown_cell(text, id=cell.id)
+        return
+    folded = cell.metadata.get("jupyter", {}).get("source_hidden") or "hide-input" in cell.metadata.get("tags", ())
+    tags = ["hide-input"] if folded and cell.metadata.coursework.role != "exercise" else []
+    source = cell.source.removeprefix("# NBVAL_CHECK_OUTPUT\n")
+    page = new_code_cell(source, id=cell.id, metadata={"tags": tags})
+    for output in cell.outputs if with_outputs else ():
+        if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
+            if "mystnb" in page.metadata:
+                yield page
+                page = new_code_cell(source, id=f"{page.id}-more", metadata={"tags": ["remove-input"]})
+            page.metadata["mystnb"] = {"image": {"alt": alt}}
+        page.outputs.append(output)
+    yield page
 
 
 def exercise_boxes(exercise: Exercise, cell: NotebookNode, worked: bool) -> list[str]:
