@@ -19,7 +19,7 @@ from coursework.course import publishing
 from coursework.course.tree import find_lessons
 
 MODULE = "{name}\n{line}\n\n.. automodule:: {name}\n   :members:\n"
-LESSON = re.compile(r"\(lessons? (\d\d)")
+LESSON = re.compile(r"(?:^Lesson|\(lessons?) (\d\d)", re.MULTILINE)
 TRAINED = re.compile(r"\]\(coursework/\S*trained\)")
 
 

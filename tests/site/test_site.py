@@ -271,7 +271,7 @@ def test_the_api_lists_the_modules_of_the_lessons_first_and_in_their_order(sites
     listed = re.findall(
         r'href="../coursework/(\w+).html#module', (sites["notebooks"] / "site" / "api.html").read_text()
     )
-    subjects = ["score_matching", "langevin", "ncsn", "sdes", "reverse_sde", "probability_flow", "likelihood", "ddpm"]
+    subjects = ["distributions", "score_matching", "langevin", "ncsn", "sdes", "reverse_sde", "likelihood", "ddpm"]
     assert [name for name in listed if name in (*subjects, "plots")] == [*subjects, "plots"]
 
 
