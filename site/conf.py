@@ -23,8 +23,8 @@ extensions = [
     "pages",
 ]
 worked = tags.has("solutions")  # noqa: F821
-for_instructors = [] if worked else ["docs/instructors"]  # it says what learners should find out by themselves
-nitpick_ignore = [("myst", page) for page in for_instructors]
+not_for_learners = [] if worked else ["docs/instructors", "CONTRIBUTING"]  # they say what learners should find out
+nitpick_ignore = [("myst", page) for page in not_for_learners]  # links to them become plain text
 nitpick_ignore_regex = [("py:(?!obj).*", r"(?!coursework\.).*")]  # other packages' pages are not looked up
 root_doc = "README"
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb", ".py": "restructuredtext"}
@@ -35,7 +35,7 @@ include_patterns = [
     "docs/*.md",
     "site/*.md",
     "notebooks/[0-9][0-9]_*.ipynb",
-    "coursework/**trained/*.md",
+    "coursework/models/trained/*.md",
     "coursework/*.py",
     "coursework/*/__init__.py",
     "coursework/exercises/*.py",
@@ -50,7 +50,7 @@ exclude_patterns = [
     "coursework/**/_[!_]*",
     "coursework/cli*",
     "coursework/exercises/lesson_*",
-    *(f"{page}.md" for page in for_instructors),
+    *(f"{page}.md" for page in not_for_learners),
 ]
 
 # Lessons and texts

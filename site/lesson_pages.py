@@ -46,13 +46,12 @@ def shown(cell: NotebookNode, with_outputs: bool) -> Iterator[NotebookNode]:
         return
     folded = cell.metadata.get("jupyter", {}).get("source_hidden") or "hide-input" in cell.metadata.get("tags", ())
     tags = ["hide-input"] if folded and cell.metadata.coursework.role != "exercise" else []
-    source = cell.source.removeprefix("# NBVAL_CHECK_OUTPUT\n")
-    page = new_code_cell(source, id=cell.id, metadata={"tags": tags})
+    page = new_code_cell(cell.source, id=cell.id, metadata={"tags": tags})
     for output in cell.outputs if with_outputs else ():
         if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
             if "mystnb" in page.metadata:
                 yield page
-                page = new_code_cell(source, id=f"{page.id}-more", metadata={"tags": ["remove-input"]})
+                page = new_code_cell(cell.source, id=f"{page.id}-more", metadata={"tags": ["remove-input"]})
             page.metadata["mystnb"] = {"image": {"alt": alt}}
         page.outputs.append(output)
     yield page

@@ -20,7 +20,7 @@ from coursework.course.tree import find_lessons
 
 MODULE = "{name}\n{line}\n\n.. automodule:: {name}\n   :members:\n"
 LESSON = re.compile(r"(?:^Lesson|\(lessons?) (\d\d)", re.MULTILINE)
-TRAINED = re.compile(r"\]\(coursework/\S*trained\)")
+TRAINED = re.compile(r"\]\(coursework/models/trained\)")
 
 
 def setup(app: Any) -> dict[str, bool]:
@@ -62,7 +62,7 @@ def contents(root: Path, pages: list[str]) -> Iterator[str]:
     yield toctree([f"{title(root, page)} <{page}>" for page in pages if page.startswith("notebooks/")], "Lessons")
     yield toctree([page for page in pages if page.startswith("docs/")], "Guides")
     yield toctree(["site/glossary", "site/commands", "site/api", "site/trained"], "Reference")
-    yield toctree(["CONTRIBUTING", "CHANGELOG"], "Project")
+    yield toctree([page for page in ("CONTRIBUTING", "CHANGELOG") if page in pages], "Project")
 
 
 def glossary(root: Path, pages: list[str]) -> Iterator[str]:
