@@ -16,6 +16,7 @@ from lesson_pages import lesson_page
 from nbformat import NotebookNode
 
 from coursework.course import publishing
+from coursework.course.heads import heads
 from coursework.course.tree import find_lessons
 
 MODULE = "{name}\n{line}\n\n.. automodule:: {name}\n   :members:\n"
@@ -59,7 +60,7 @@ def lesson(app: Any, root: Path, name: str) -> NotebookNode:
 
 def contents(root: Path, pages: list[str]) -> Iterator[str]:
     """Yields the site's table of contents."""
-    yield toctree([f"{title(root, page)} <{page}>" for page in pages if page.startswith("notebooks/")], "Lessons")
+    yield toctree([f"{head.heading} <notebooks/{head.name}>" for head in heads(root)], "Lessons")
     yield toctree([page for page in pages if page.startswith("docs/")], "Guides")
     yield toctree(["site/glossary", "site/commands", "site/api", "site/trained"], "Reference")
     yield toctree([page for page in ("CONTRIBUTING", "CHANGELOG") if page in pages], "Project")
@@ -119,12 +120,6 @@ ADDED = {
     "site/glossary": glossary,
     "site/trained": trained,
 }
-
-
-def title(root: Path, page: str) -> str:
-    """Returns "04 Denoising score matching" for the lesson that begins "# Lesson 04: denoising score matching"."""
-    number, words = re.match(r"# Lesson (\d+): (.+)", publishing.read(root / f"{page}.ipynb").cells[0].source).groups()
-    return f"{number} {words[0].upper()}{words[1:]}"
 
 
 def toctree(pages: list[str], caption: str = "") -> str:
