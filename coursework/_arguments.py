@@ -103,7 +103,7 @@ def like(value: Tensor, x: Tensor, name: str, x_name: str) -> None:
             raise ValueError(f"{name}: expected {what} {_plain(expected)} like {x_name}, got {_plain(got)}")
 
 
-def one_of(value: str, options: Sequence[str], name: str) -> None:
+def one_of(value: object, options: Sequence[str], name: str) -> None:
     """Refuse a string outside a closed set."""
     if value not in options:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {value!r}")

@@ -113,12 +113,13 @@ def sample(
     """Draw samples from a trained model into a picture."""
     from coursework import models
     from coursework.models import generation, training
+    from coursework.predictions import ScoreModel
 
     with refusals():
         check_result(out, ".png")
         accelerator = training.default_accelerator(cpu=cpu)
         model, recipe = models.load_with_recipe(name)
-        if recipe.task != "score":
+        if not isinstance(model, ScoreModel):
             raise ValueError(f"name: expected a score model, {name} is a classifier")
         labels = models.labels_for(recipe, n, label)
         shape = (n, *models.SHAPES[recipe.data])

@@ -60,10 +60,12 @@ def dataset_class(name: str) -> "type[MNIST] | type[CIFAR10]":
 
 def file_names(name: str) -> list[str]:
     """The files of an image set, uncompressed, as torchvision's class of it lists them."""
+    from torchvision.datasets import CIFAR10
+
     dataset = dataset_class(name)
-    if name != "cifar10":
-        return [Path(file).stem for file, _ in dataset.resources]
-    return [file for file, _ in dataset.train_list + dataset.test_list] + [dataset.meta["filename"]]
+    if issubclass(dataset, CIFAR10):
+        return [file for file, _ in dataset.train_list + dataset.test_list] + [dataset.meta["filename"]]
+    return [Path(file).stem for file, _ in dataset.resources]
 
 
 def locate(folder: Path, file: str) -> Path | None:

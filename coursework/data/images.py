@@ -127,10 +127,12 @@ def _read_digits(split: str) -> tuple[torch.Tensor, torch.Tensor, int, tuple[str
 
 
 def _read(name: str, split: str, download: bool) -> tuple[torch.Tensor, torch.Tensor, int, tuple[str, ...]]:
-    folder = obtain(name, download)
-    if name == "cifar10":
+    from torchvision.datasets import CIFAR10
+
+    folder, dataset = obtain(name, download), dataset_class(name)
+    if issubclass(dataset, CIFAR10):
         return _read_cifar(folder, split)
-    return *_read_idx(folder, name, split), 255, tuple(dataset_class(name).classes)
+    return *_read_idx(folder, name, split), 255, tuple(dataset.classes)
 
 
 def _read_cifar(folder: Path, split: str) -> tuple[torch.Tensor, torch.Tensor, int, tuple[str, ...]]:
@@ -153,12 +155,20 @@ def _read_idx(folder: Path, name: str, split: str) -> tuple[torch.Tensor, torch.
 
     start = {"train": "train", "test": "t10k"}[split]
     counts = CLASS_COUNTS[name, split]
-    images = _parse(locate(folder, f"{start}-images-idx3-ubyte"), read_image_file, (sum(counts), 28, 28))
-    path = locate(folder, f"{start}-labels-idx1-ubyte")
+    images = _parse(_there(folder, f"{start}-images-idx3-ubyte"), read_image_file, (sum(counts), 28, 28))
+    path = _there(folder, f"{start}-labels-idx1-ubyte")
     labels = _parse(path, read_label_file, (sum(counts),))
     if labels.bincount(minlength=len(counts)).tolist() != counts:
         raise ValueError(f"{path}: damaged or of another data set, its labels are not those of {name}'s {split} split")
     return images[:, None], labels
+
+
+def _there(folder: Path, file: str) -> Path:
+    """The path of a file that was just found."""
+    path = locate(folder, file)
+    if path is None:
+        raise FileNotFoundError(f"{folder / file}: it was there, and now is not")
+    return path
 
 
 def _parse(path: Path, read: Callable[[str], torch.Tensor], shape: tuple[int, ...]) -> torch.Tensor:

@@ -7,6 +7,7 @@ All take `n >= 1`, a `torch.Generator` that decides every point, a floating `dty
 """
 
 import math
+from typing import TypedDict
 
 import torch
 
@@ -122,9 +123,15 @@ def spirals(
     return (curve + _SPIRALS_NOISE * torch.randn(n, 2, **options)) / _SPIRALS_SCALE
 
 
+class _Options(TypedDict):
+    generator: torch.Generator | None
+    dtype: torch.dtype
+    device: torch.device
+
+
 def _options(
     n: int, generator: torch.Generator | None, dtype: torch.dtype | None, device: torch.device | str | None
-) -> dict[str, torch.Generator | torch.dtype | torch.device | None]:
+) -> _Options:
     """What torch's random functions are to be given, after a check."""
     at_least(n, 1, "n")
     dtype = torch.get_default_dtype() if dtype is None else dtype

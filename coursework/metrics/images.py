@@ -5,6 +5,7 @@ with the package, so numbers compare only with one another, best beside the floo
 """
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +95,9 @@ def nearest_distances(x: Tensor, reference: Tensor) -> Tensor:
     return nearest(wide(x).flatten(1), wide(reference).flatten(1)).to(x.dtype)
 
 
-ALONE = {"sync_on_compute": False}  # every process has all the features: torchmetrics would count them several times
+ALONE: dict[str, Any] = {
+    "sync_on_compute": False
+}  # every process has all the features: torchmetrics would count them several times
 
 
 class _AsTheyAre(nn.Module):

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from accelerate import Accelerator
@@ -16,9 +17,10 @@ from coursework.metrics import (
     nearest_distances,
     precision_recall,
 )
-from coursework.models.generation import generate, in_shares
+from coursework.models.generation import Sampling, generate, in_shares
 from coursework.models.training import default_accelerator
 from coursework.nn import Classifier
+from coursework.predictions import ScoreModel
 
 CLASSIFIERS = {"digits": "digits-classifier", "fashion-mnist": "fashion-classifier"}
 
@@ -62,7 +64,7 @@ def evaluate(
     n: int | None = None,
     accelerator: Accelerator | None = None,
     seed: int = 0,
-    **sampling: object,
+    **sampling: Unpack[Sampling],
 ) -> tuple[Evaluation, Tensor]:
     """Evaluate a trained score model on n samples (default: as many as held-out images), and return these too.
 
@@ -72,7 +74,7 @@ def evaluate(
     """
     accelerator = accelerator or default_accelerator()
     model, recipe = models.load_with_recipe(name, device=accelerator.device)
-    if recipe.task != "score" or recipe.data not in CLASSIFIERS:
+    if not isinstance(model, ScoreModel) or recipe.data not in CLASSIFIERS:
         known = " or ".join(CLASSIFIERS)
         raise ValueError(f"name: expected a score model of {known}, got a recipe to {recipe.task} {recipe.data}")
     train, held_out = (load_data(recipe.data, split=split) for split in ("train", "test"))
@@ -82,7 +84,7 @@ def evaluate(
     labels = models.labels_for(recipe, n)
     shape = (n, *train.images.shape[1:])
     samples = generate(model, shape, labels=labels, seed=seed, accelerator=accelerator, **sampling).clamp(-1, 1)
-    classifier = models.load(CLASSIFIERS[recipe.data], device=accelerator.device)
+    classifier = _classifier(recipe.data, accelerator.device)
     real, _ = _features(classifier, train.images, accelerator)
     seen, logits = _features(classifier, samples, accelerator)
     floor, floor_logits = _features(classifier, held_out.images[:n], accelerator)
@@ -113,6 +115,14 @@ def evaluate(
 
 PRECISION_POINTS = 10_000  # all distances between them are computed
 NEAREST_POINTS = 1000
+
+
+def _classifier(data: str, device: torch.device) -> Classifier:
+    """The classifier that comes with the package for a data set."""
+    found = models.load(CLASSIFIERS[data], device=device)
+    if not isinstance(found, Classifier):
+        raise TypeError(f"{CLASSIFIERS[data]}: expected a classifier, got {type(found).__name__}")
+    return found
 
 
 def _features(classifier: Classifier, images: Tensor, accelerator: Accelerator) -> tuple[Tensor, Tensor]:

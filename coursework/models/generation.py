@@ -1,9 +1,9 @@
 """Many samples from a trained model, over several processes: the same ones, however many processes there are."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -35,6 +35,17 @@ GRIDS = {"uniform": uniform_times, "log-snr": log_snr_times, "karras": karras_ti
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class Sampling(TypedDict, total=False):
+    """How `generate` samples: what its callers may hand on to it."""
+
+    solver: str
+    grid: str
+    n_steps: int
+    batch_size: int
+    precision: str
+    show_progress: bool
 
 
 def generate(
@@ -106,7 +117,7 @@ def save_grid(images: Tensor, path: Path, *, columns: int = 10) -> None:
 
 
 def in_shares(
-    function: Callable[[Item], Result], items: "list[Item] | range", accelerator: Accelerator, description: str | None
+    function: Callable[[Item], Result], items: Sequence[Item], accelerator: Accelerator, description: str | None
 ) -> list[Result]:
     """[function(item) for item in items], each process doing its share; every process gets all results, in order."""
     mine = list(items)[accelerator.process_index :: accelerator.num_processes]

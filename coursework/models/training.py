@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -38,7 +39,7 @@ from coursework.sdes import SDE
 COLUMNS = ("step", "loss", "gradient_norm", "learning_rate", "seconds")
 KEPT = 2  # checkpoints
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's
-TRAINED = "trained.safetensors"
+LOG, TRAINED = "log.csv", "trained.safetensors"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -159,7 +160,8 @@ class Run:
             bare = bare.to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(bare.parameters(), weight_decay=recipe.weight_decay, fused=True)
         self.bare, self.average = bare, copy.deepcopy(bare)
-        self.weights, self.averaged = list(bare.parameters()), list(self.average.parameters())
+        self.weights: list[Tensor] = list(bare.parameters())
+        self.averaged: list[Tensor] = list(self.average.parameters())
         self.model, self.optimizer = accelerator.prepare(torch.compile(bare) if compiled else bare, optimizer)
         self.sde: SDE | None = models.make_sde(recipe) if recipe.task == "score" else None
         data = load_data(recipe.data, device=device) if data is None else data
@@ -167,7 +169,8 @@ class Run:
             raise ValueError(f"batch_size: expected at most the {len(data)} training images, got {recipe.batch_size}")
         self.batches = Batches(recipe, data, *((self.sde.t_min, self.sde.T) if self.sde else (0.0, 1.0)))
         self.labelled = recipe.task == "classify" or recipe.network.get("n_classes") is not None
-        self.step, self.seconds, self.unseen = 0, 0.0, []
+        self.step, self.seconds = 0, 0.0
+        self.unseen: list[tuple[int, Tensor, Tensor, float]] = []  # step, loss, gradient norm, learning rate
         self.started = time.monotonic()
 
     # training
@@ -214,20 +217,24 @@ class Run:
         """Whether any process was asked to stop."""
         if self.accelerator.num_processes == 1:
             return stop
-        return bool(self.accelerator.reduce(torch.tensor(float(stop), device=self.accelerator.device)) > 0)
+        return bool(self._reduced(torch.tensor(float(stop), device=self.accelerator.device), "sum") > 0)
+
+    def _reduced(self, value: Tensor, how: str) -> Tensor:
+        """The sum or mean of all processes' tensors."""
+        return cast(Tensor, self.accelerator.reduce(value, how))  # of the kind that it was given
 
     def look(self) -> float:
         """Fetch the losses since the last look, write them to the log, refuse what is not finite; the last loss."""
         steps, losses, norms, rates = zip(*self.unseen, strict=True)
         self.unseen = []
         values = torch.stack([torch.stack(losses), torch.stack([norm.to(losses[0].dtype) for norm in norms])])
-        losses, norms = self.accelerator.reduce(values, "mean").double().cpu()
+        losses, norms = self._reduced(values, "mean").double().cpu()
         now = time.monotonic()
         self.seconds, self.started = self.seconds + now - self.started, now
         rows = zip(steps, losses.tolist(), norms.tolist(), rates, strict=True)
         text = "".join(f"{i},{loss!r},{norm!r},{rate!r},{self.seconds:.1f}\n" for i, loss, norm, rate in rows)
-        if self.writes:
-            with self.log.open("a", encoding="utf-8") as file:
+        if self.own_folder is not None:
+            with (self.own_folder / LOG).open("a", encoding="utf-8") as file:
                 file.write(text)
         bad = ~(losses.isfinite() & norms.isfinite())
         if bad.any():
@@ -242,35 +249,31 @@ class Run:
     # files
 
     @property
-    def writes(self) -> bool:
-        """Whether this process is the one that writes."""
-        return self.folder is not None and self.accelerator.is_main_process
-
-    @property
-    def log(self) -> Path:
-        """The table of losses."""
-        return self.folder / "log.csv"
+    def own_folder(self) -> Path | None:
+        """The folder, in the one process that writes."""
+        return self.folder if self.accelerator.is_main_process else None
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keeps other runs out of the folder. Raises ValueError if one is in it."""
-        if not self.writes:
+        folder = self.own_folder
+        if folder is None:
             yield
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(self.folder / ".lock", timeout=0):
+            with FileLock(folder / ".lock", timeout=0):
                 yield
         except Timeout:
-            raise ValueError(f"{self.folder}: another training runs in this folder") from None
+            raise ValueError(f"{folder}: another training runs in this folder") from None
 
     def save(self) -> None:
         """Write a checkpoint, then delete all but the last two."""
-        if self.writes:
-            path = self.folder / f"step-{self.step:07d}.safetensors"
+        if self.own_folder is not None:
+            path = self.own_folder / f"step-{self.step:07d}.safetensors"
             facts = {"recipe": self.recipe.to_json(), "step": self.step, "seconds": round(self.seconds, 1)}
             checkpoints.write(path, self._state(), facts)
-            for old in checkpoints_in(self.folder)[:-KEPT]:
+            for old in checkpoints_in(self.own_folder)[:-KEPT]:
                 old.unlink(missing_ok=True)
         self.accelerator.wait_for_everyone()
 
@@ -282,17 +285,18 @@ class Run:
         saved = checkpoints_in(self.folder)
         if saved:
             self._load(saved[-1], saved[-2] if len(saved) > 1 else None)
-        if self.writes:
-            for left in self.folder.glob(".*.safetensors.*"):
+        if self.own_folder is not None:
+            for left in self.own_folder.glob(".*.safetensors.*"):
                 left.unlink(missing_ok=True)
-            write_atomically(self.log, _rows_until(self.log, self.step))
+            log = self.own_folder / LOG
+            write_atomically(log, _rows_until(log, self.step))
         self.accelerator.wait_for_everyone()
         self.started = time.monotonic()
 
     def finish(self) -> nn.Module:
         """The averaged model on the CPU; with a folder it is written there too."""
-        if self.writes:
-            models.save_trained(self.average, self.recipe, self.folder / TRAINED)
+        if self.own_folder is not None:
+            models.save_trained(self.average, self.recipe, self.own_folder / TRAINED)
         self.accelerator.wait_for_everyone()
         return self.average.cpu().to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 
@@ -315,9 +319,8 @@ class Run:
         except ValueError as error:
             raise ValueError(f"{error}; without it the run goes on from {older}" if older else str(error)) from None
         _same_recipe(self.recipe, models.recipe_of(facts, path), path)
-        step, seconds = facts.get("step"), facts.get("seconds")
-        at_least(step, 0, f"{path}: step")
-        number(seconds, f"{path}: seconds")
+        step = at_least(facts.get("step"), 0, f"{path}: step")
+        seconds = number(facts.get("seconds"), f"{path}: seconds")
         if step > self.recipe.n_steps:
             raise ValueError(f"{path}: step: expected at most {self.recipe.n_steps}, got {step}")
         moments = checkpoints.part(tensors, "optimizer.")
@@ -329,7 +332,7 @@ class Run:
             for i, (name, _) in enumerate(self.bare.named_parameters())
         }
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        self.step, self.seconds = step, float(seconds)
+        self.step, self.seconds = step, seconds
 
     def _moments(self) -> dict[str, Tensor]:
         """What the optimiser keeps of each parameter, in form, before the first step too."""

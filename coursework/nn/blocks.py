@@ -58,8 +58,8 @@ class SelfAttention(nn.Module):
         self.norm = nn.GroupNorm(GROUPS, channels)
         self.query_key_value = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, h: Tensor) -> Tensor:
         """h and what its pixels tell one another."""

@@ -36,8 +36,8 @@ class Denoiser(nn.Module):
         self.ascent = nn.ModuleList(ResidualBlock(w, time_features) for w in widths)
         self.norm = nn.GroupNorm(GROUPS, widths[0])
         self.last = nn.Conv2d(widths[0], channels, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """The network at every image and its time."""

@@ -15,6 +15,8 @@ class SinusoidalEmbedding(nn.Module):
     Raises ValueError for a dim that is odd or below 4.
     """
 
+    frequencies: Tensor
+
     def __init__(self, dim: int, scale: float = 1000.0) -> None:
         super().__init__()
         if dim % 2 or dim < 4:
@@ -39,6 +41,8 @@ class RandomFourierEmbedding(nn.Module):
     Shapes: t (B,) -> (B, dim). The frequencies are stored with the weights and not trained. Raises ValueError for a dim
     that is odd or below 4.
     """
+
+    frequencies: Tensor
 
     def __init__(self, dim: int, scale: float = 16.0, seed: int = 0) -> None:
         super().__init__()

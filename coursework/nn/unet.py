@@ -99,8 +99,8 @@ class UNet(nn.Module):
         )
         self.norm = nn.GroupNorm(GROUPS, widths[0])
         self.last = nn.Conv2d(widths[0], channels, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """The network at every image, its time and its label."""
@@ -110,12 +110,12 @@ class UNet(nn.Module):
         h, skips = self.stem(x), []
         for i, levels in enumerate(self.descent):
             h = h if i == 0 else self.down[i - 1](h)
-            for level in levels:
+            for level in levels.children():
                 h = level(h, condition)
                 skips.append(h)
         h = self.middle(h, condition)
         for i in reversed(range(len(self.ascent))):
-            for level in self.ascent[i]:
+            for level in self.ascent[i].children():
                 h = level(torch.cat([h, skips.pop()], dim=1), condition)
             if i > 0:
                 h = F.interpolate(self.up[i - 1](h), size=skips[-1].shape[-2:])
@@ -127,13 +127,14 @@ class UNet(nn.Module):
             if label is not None:
                 raise ValueError("label: this network was made without classes (n_classes=None)")
             return 0.0
+        null = self.label.num_embeddings - 1
         if label is None:
-            return self.label.weight[self.n_classes].expand(len(x), -1)
+            return self.label.weight[null].expand(len(x), -1)
         label = indices(label, -1, self.n_classes, "label").to(x.device)
         if label.shape not in ((), x.shape[:1]):
             raise ValueError(f"label: expected one or ({len(x)},), got {tuple(label.shape)}")
-        beyond = torch.where(label == self.n_classes, self.n_classes + 1, label)  # where values cannot be looked at
-        return self.label(torch.where(label == -1, self.n_classes, beyond).expand(len(x)))
+        beyond = torch.where(label == null, null + 1, label)  # where values cannot be looked at
+        return self.label(torch.where(label == -1, null, beyond).expand(len(x)))
 
 
 def resolutions(image_size: int, n_levels: int) -> list[int]:
