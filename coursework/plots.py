@@ -8,13 +8,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 import torch
-from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
+
+from coursework._extras import lacking
 
 DPI = 80
 # Seaborn's "colorblind" in an order, and without three of its colours, so that no two look alike to readers without red
@@ -40,6 +41,10 @@ def png(figure: Figure) -> bytes:
 
 def show(figure: Figure, alt: str) -> None:
     """Display a figure with an alternative text that says what it shows."""
+    try:
+        from IPython.display import display
+    except ModuleNotFoundError as error:
+        raise lacking(error) from None
     data = {"image/png": base64.b64encode(png(figure)).decode(), "text/plain": f"Picture: {alt}"}
     display(data, metadata={"image/png": {"alt": alt}}, raw=True)
 

@@ -5,11 +5,16 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-import anywidget
-import ipywidgets
 from matplotlib.figure import Figure
 
+from coursework._extras import lacking
 from coursework.plots import png
+
+try:
+    import anywidget
+    import ipywidgets
+except ModuleNotFoundError as error:
+    raise lacking(error) from None
 
 
 class SpokenLabels(anywidget.AnyWidget):

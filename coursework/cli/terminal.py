@@ -14,6 +14,7 @@ from typing import IO, Any, NoReturn
 import typer
 from tqdm import tqdm
 
+from coursework._extras import lacking
 from coursework.course.lines import shown
 
 REFUSED, INTERRUPTED, NOBODY_READS = 2, 130, 141
@@ -82,6 +83,10 @@ class Commands(typer.core.TyperGroup):
         except OSError as error:
             print_no_more()
             refuse(in_one_line(error))
+        except ModuleNotFoundError as error:
+            if (error.name or "coursework").startswith("coursework"):
+                raise
+            refuse(str(lacking(error)))
         except RuntimeError as error:
             if "Symlink loop" not in str(error):  # Path.resolve's, before Python 3.13
                 raise

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from coursework._extras import remedy
 from coursework.course.lines import first_line
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
@@ -167,6 +168,8 @@ def tree_findings(root: Path) -> list[Finding]:
         if not (root / "solutions").is_dir():
             return released_findings(tree.lessons(root / tree.RELEASED), root)
         problems = publishing.outdated(root)
+    except ModuleNotFoundError as error:
+        return [Finding("problem", f"lessons: {first_line(error)}", remedy(error))]
     except Exception as error:
         mend = "read the message, mend that lesson in solutions/, then: coursework publish"
         return [Finding("problem", f"lessons: {first_line(error)}", mend)]

@@ -86,6 +86,8 @@ def student_text(root: Path, name: str) -> str:
         if not problems:
             student = student_notebook(source)
             problems = list(student_problems(source, student))
+    except ModuleNotFoundError:
+        raise
     except Exception as error:  # nbgrader fails in many ways on odd metadata
         problems = [f"{type(error).__name__}: {first_line(error)}"]
     if problems:

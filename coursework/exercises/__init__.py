@@ -9,12 +9,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from IPython.display import display
-
 from coursework.exercises.exercise import Exercise, NotAttempted, find
 from coursework.exercises.judging import Verdict, case, judge
 from coursework.exercises.portable import remarks
-from coursework.exercises.report import Box, reference_box, verdict_box
+from coursework.exercises.report import Box, reference_box, show, verdict_box
 
 __all__ = ["CheckFailed", "NotAttempted", "case", "check", "hint", "with_mistake"]
 
@@ -40,7 +38,7 @@ def check(exercise_id: str, attempt: Callable[..., Any]) -> Callable[..., Any]:
         return _graded(judge(exercise, attempt, seed=_grading_seed()), attempt)
     started = time.monotonic()
     verdict = judge(exercise, attempt)
-    display(verdict_box(verdict, remarks(attempt, time.monotonic() - started, exercise.uses)))
+    show(verdict_box(verdict, remarks(attempt, time.monotonic() - started, exercise.uses)))
     return attempt if verdict.outcome == "passed" else exercise.reference
 
 
@@ -49,9 +47,7 @@ def hint(exercise_id: str) -> None:
     exercise = find(exercise_id)
     number = min(_hints_given.get(exercise_id, 0) + 1, len(exercise.hints))
     _hints_given[exercise_id] = number
-    display(
-        Box("hint", f"Exercise {exercise_id}, hint {number} of {len(exercise.hints)}", (exercise.hints[number - 1],))
-    )
+    show(Box("hint", f"Exercise {exercise_id}, hint {number} of {len(exercise.hints)}", (exercise.hints[number - 1],)))
 
 
 def with_mistake(exercise_id: str, number: int) -> str:
@@ -70,7 +66,7 @@ def _refused(exercise: Exercise, grading: bool) -> Callable[..., Any]:
     box = reference_box(exercise)
     if grading:
         raise CheckFailed(repr(box))
-    display(box)
+    show(box)
     return exercise.reference
 
 
