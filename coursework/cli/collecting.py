@@ -55,10 +55,10 @@ def collect(
 
 def target(course: Path | None, out: Path | None) -> Path:
     """The folder to collect into, or the end of the command."""
-    if (course is None) == (out is None):
-        refuse("one of --course and --out is needed")
-    if out is not None:
+    if course is None and out is not None:
         return out
+    if course is None or out is not None:
+        refuse("one of --course and --out is needed")
     if not (course / "nbgrader_config.py").is_file():
         refuse(f"course: {course} is no course directory: `coursework assign` makes one")
     return course / "submitted"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -104,10 +104,18 @@ def run(
     html: Pages = None,
 ) -> None:
     """Execute lessons, and say how each went."""
-    limits = {"timeout": timeout, "lesson_timeout": lesson_timeout}
-    options = {"tree": tree, "out": out, "parameters": parameters_of(parameter or []), "pages": html, "store": store}
     try:
-        tasks = running.plan(here(), names or [], **options, **limits)
+        tasks = running.plan(
+            here(),
+            names or [],
+            tree=tree,
+            out=out,
+            parameters=parameters_of(parameter or []),
+            pages=html,
+            store=store,
+            timeout=timeout,
+            lesson_timeout=lesson_timeout,
+        )
         reports = Reports(tasks, junit, html)
     except (CourseError, ReportError) as error:
         refuse(*str(error).split("\n"))
@@ -122,7 +130,7 @@ def run(
 
 
 def run_with_progress(
-    tasks: Sequence[running.Task], done: Iterator[running.Outcome], reports: Reports
+    tasks: Sequence[running.Task], done: Generator[running.Outcome], reports: Reports
 ) -> tuple[list[running.Outcome], str]:
     """Runs lessons with a line for each that is done, a bar in a terminal, and reports that are always up to date.
 

@@ -13,6 +13,7 @@ from typing import IO, Any, NoReturn
 
 import typer
 from tqdm import tqdm
+from typer.core import TyperCommand, TyperGroup
 
 from coursework._extras import lacking
 from coursework.course.lines import shown
@@ -45,7 +46,7 @@ def in_one_line(error: OSError) -> str:
     return f"{error.filename}: {reason}" if error.filename is not None else reason
 
 
-class Commands(typer.core.TyperGroup):
+class Commands(TyperGroup):
     """All commands. However one ends, it does so with at most one line, and no traceback but for a fault of its own.
 
     Status 2: refused, by the parser too, or the system refused a file. 130: Ctrl-C or SIGTERM. 141: nobody reads what
@@ -124,7 +125,7 @@ def termination_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class PairsCommand(typer.core.TyperCommand):
+class PairsCommand(TyperCommand):
     """A command whose -p takes two values, NAME VALUE, as papermill's does."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:

@@ -58,7 +58,7 @@ def free_memory() -> int:
     return psutil.virtual_memory().available
 
 
-def data_sets() -> dict[str, Path | str | None]:
+def data_sets() -> dict[str, str | None]:
     """Returns where each data set of the course was found, None for those that were not."""
     from coursework import data
 

@@ -68,4 +68,4 @@ def without_widget(output: NotebookNode) -> NotebookNode | None:
     if WIDGET_VIEW not in output.get("data", {}):
         return output
     data = {kind: value for kind, value in output.data.items() if kind != WIDGET_VIEW}
-    return nbformat.from_dict({**output, "data": data}) if set(data) - {"text/plain"} else None
+    return NotebookNode(output, data=nbformat.from_dict(data)) if set(data) - {"text/plain"} else None

@@ -111,7 +111,10 @@ class Client(PapermillNotebookClient):
         if msg["msg_type"] == "stream" and not hooked:
             if content["name"] not in self._streams:
                 empty = {**msg, "content": {**content, "text": ""}}
-                self._streams[content["name"]] = Stream(), super().output(outs, empty, display_id, cell_index)
+                shown = super().output(outs, empty, display_id, cell_index)
+                if shown is None:  # nbclient keeps no such output
+                    return None
+                self._streams[content["name"]] = Stream(), shown
             stream, output = self._streams[content["name"]]
             stream.write(content["text"])
             return output

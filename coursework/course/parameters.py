@@ -84,9 +84,10 @@ def assigned(target: ast.expr, value: ast.expr) -> Iterator[Parameter]:
             yield Parameter(target.id, ast.unparse(value), False)
     elif isinstance(target, ast.Tuple | ast.List):
         for i, part in enumerate(target.elts):
-            pairs = isinstance(value, ast.Tuple | ast.List) and len(value.elts) == len(target.elts)
-            entry = value.elts[i] if pairs else ast.Subscript(value, ast.Constant(i), ast.Load())
-            yield from assigned(part, entry)
+            if isinstance(value, ast.Tuple | ast.List) and len(value.elts) == len(target.elts):
+                yield from assigned(part, value.elts[i])
+            else:
+                yield from assigned(part, ast.Subscript(value, ast.Constant(i), ast.Load()))
 
 
 def problems(lessons: Iterable[Path], parameters: Mapping[str, Any]) -> list[str]:

@@ -97,9 +97,10 @@ def student_text(root: Path, name: str) -> str:
 
 def student_notebook(source: NotebookNode) -> NotebookNode:
     """The source without answers and outputs, by nbgrader's preprocessors."""
+    from nbconvert.exporters.exporter import ResourcesDict
     from nbgrader.preprocessors import CheckCellMetadata, ClearOutput, ClearSolutions, ComputeChecksums, LockCells
 
-    notebook, resources = copy.deepcopy(source), {}
+    notebook = copy.deepcopy(source)
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict(_lasting(cell.metadata))
     for step in (
@@ -109,9 +110,10 @@ def student_notebook(source: NotebookNode) -> NotebookNode:
         CheckCellMetadata(),
         ComputeChecksums(),
     ):
-        notebook, resources = step.preprocess(notebook, resources)
-    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
-    notebook.metadata["coursework"] = {"source": digest(source), "cells": digest(notebook)}
+        notebook, _ = step.preprocess(notebook, ResourcesDict())
+    digests = {"source": digest(source), "cells": digest(notebook)}
+    metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}, "coursework": digests}
+    notebook.metadata = nbformat.from_dict(metadata)
     return notebook
 
 

@@ -87,11 +87,10 @@ def put_mathjax(folder: Path) -> None:
     Raises ImportError where it is not installed.
     """
     try:
-        path = Path(
-            distribution("sphinx-mathjax-offline").locate_file(f"sphinx-mathjax-offline/static/mathjax/{MATHJAX}")
-        )
+        package = distribution("sphinx-mathjax-offline")
     except PackageNotFoundError as error:
         raise ImportError(name=error.name) from None
+    path = Path(str(package.locate_file(f"sphinx-mathjax-offline/static/mathjax/{MATHJAX}")))
     write_atomically(folder / MATHJAX, path.read_bytes())
 
 
@@ -109,10 +108,10 @@ def by_task(tasks: Sequence[Task], outcomes: Sequence[Outcome]) -> list[tuple[Ta
 def junit_xml(tasks: Sequence[Task], outcomes: Sequence[Outcome], started: str) -> bytes:
     """Returns the report as JUnit's XML: a test suite for each tree, a test case for each lesson."""
     rows = by_task(tasks, outcomes)
-    root = ElementTree.Element("testsuites", name="lessons", **counts(rows))
+    root = ElementTree.Element("testsuites", {"name": "lessons", **counts(rows)})
     for tree in dict.fromkeys(task.tree for task in tasks):
         own = [row for row in rows if row[0].tree == tree]
-        suite = ElementTree.SubElement(root, "testsuite", name=tree, timestamp=started, **counts(own))
+        suite = ElementTree.SubElement(root, "testsuite", {"name": tree, "timestamp": started, **counts(own)})
         for task, outcome in own:
             add_case(suite, task, outcome)
     ElementTree.indent(root)
@@ -131,7 +130,8 @@ def add_case(suite: ElementTree.Element, task: Task, outcome: Outcome | None) ->
     """Adds the test case of one lesson."""
     names = {"classname": task.tree, "name": task.name, "file": f"{task.tree}/{task.source.name}"}
     names = {name: in_xml(value) for name, value in names.items()}
-    case = ElementTree.SubElement(suite, "testcase", **names, time=f"{outcome.seconds if outcome else 0:.3f}")
+    time = f"{outcome.seconds if outcome else 0:.3f}"
+    case = ElementTree.SubElement(suite, "testcase", {**names, "time": time})
     if outcome is None:
         ElementTree.SubElement(case, "skipped", message=NOT_RUN)
     elif outcome.error:

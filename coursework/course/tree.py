@@ -36,7 +36,7 @@ def matches(stem: str, name: str) -> bool:
     """Whether a lesson goes by this name: its number ("1", "01"), or how its name begins, with or without .ipynb."""
     wanted = Path(name).name.removesuffix(".ipynb")
     if wanted.isdecimal():
-        return wanted.lstrip("0") == re.match(r"\d+", stem).group().lstrip("0")
+        return wanted.lstrip("0") in [number.lstrip("0") for number in re.findall(r"^\d+", stem)]
     return bool(wanted) and stem.startswith(wanted)
 
 

@@ -7,22 +7,26 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING
 
 import psutil
 
 from coursework.course.lines import first_line
 from coursework.course.running import Outcome, Task
 
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
+
 SLACK = 10.0  # seconds after its time that a lesson has to stop its kernel and to write what it did
 GRACE = 15.0  # seconds that an interrupted worker has to shut its kernel down
 
 
-def execute_all(tasks: Sequence[Task], jobs: int = 1) -> Iterator[Outcome]:
+def execute_all(tasks: Sequence[Task], jobs: int = 1) -> Generator[Outcome]:
     """Executes lessons, `jobs` at a time, and yields each outcome as it comes.
 
     Each has a process of its own: one that dies takes no other with it, and the time limit holds for all that happens
@@ -88,7 +92,7 @@ class Worker:
         return replace(result, seconds=seconds)
 
 
-def process_context() -> multiprocessing.context.BaseContext:
+def process_context() -> ForkServerContext | SpawnContext:
     """Returns the way to start worker processes: from a server that has papermill ready, where there is one."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -124,7 +128,9 @@ def work(task: Task, sender: Connection) -> None:
 
 def end_with_parent() -> None:
     """Interrupts this process when its parent has ended, killed without a chance to end it."""
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -86,7 +86,7 @@ def run(work: Callable[[], Any], seconds: float) -> Run:
 def _stop(thread: threading.Thread) -> None:
     """Raise TimeIsUp in the thread, again and again for up to a second: the attempt may catch the first ones."""
     for _ in range(20):
-        if not thread.is_alive():
+        if thread.ident is None or not thread.is_alive():
             return
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(TimeIsUp))
         thread.join(0.05)

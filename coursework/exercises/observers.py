@@ -73,6 +73,8 @@ def _needs_values(error: Exception) -> bool:
     where = error.__traceback__
     while where and where.tb_next:
         where = where.tb_next
+    if where is None:
+        return False
     code = where.tb_frame.f_code
     raised_here = code.co_code[where.tb_lasti] == dis.opmap["RAISE_VARARGS"]
     by_torch = is_library(code.co_filename) or not raised_here

@@ -241,7 +241,8 @@ def _check_size(name: str, size: int) -> None:
 
 def _folder_items(folder: Path) -> Iterator[Item]:
     """The files below a folder; links are not followed."""
-    waiting, seen = [((), folder)], 0
+    waiting: list[tuple[tuple[str, ...], Path]] = [((), folder)]
+    seen = 0
     while waiting:
         above, place = waiting.pop(0)
         try:

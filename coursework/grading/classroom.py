@@ -2,7 +2,7 @@
 
 import hashlib
 import queue
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -53,7 +53,7 @@ def grade_task(task: Task, grader: Grader) -> Record:
 
 def grade_here(
     tasks: Iterable[Task], rules: Rules, jobs: int = 1, on_missing: Callable[[str], None] = print
-) -> Iterator[Record]:
+) -> Generator[Record]:
     """Grade on this machine, `jobs` submissions at a time, and yield each record as it comes.
 
     Each job has a sandbox of its own; on_missing is called with each protection that this system lacks. Closing the

@@ -5,7 +5,7 @@ A worker that dies loses nothing: what it had is given to another, and each reco
 
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from coursework.grading.classroom import Task, grade_task
 from coursework.grading.grader import Grader, Rules
@@ -18,7 +18,7 @@ _mine = threading.local()
 
 def grade_by_scheduler(
     tasks: Sequence[Task], rules: Rules, address: str, on_missing: Callable[[str], None]
-) -> Iterator[Record]:
+) -> Generator[Record]:
     """Grade with the workers of the scheduler at an address ("tcp://host:8786") and yield each record as it comes.
 
     on_missing is called with each protection that a worker's system lacks. Closing the iterator cancels what is left.

@@ -89,7 +89,7 @@ def collect(
                     done.add(_row(handed), handed.note or NOBODY)
     _finish(done, before, people)
     if not dry:
-        rows = [[column.name for column in fields(Row)], *map(astuple, done.rows)]
+        rows = [[column.name for column in fields(Row)], *(astuple(row) for row in done.rows)]
         write_atomically(out / TABLE, table(rows))
     return done
 
@@ -232,13 +232,17 @@ class _Student:
                 (self.out / self.files[0][1].folder).mkdir(parents=True, exist_ok=True)
 
     def _collect_lesson(self, lesson: str, notebooks: Sequence[tuple[Handed, Row]]) -> None:
-        mine = [(h, replace(row, lesson=lesson)) for h, row in notebooks if lesson in h.candidate.unanswered]
-        last = max((handed.owner.attempt for handed, _ in mine), default="")
-        chosen, _ = choose((h.candidate for h, _ in mine if h.owner.attempt == last), lesson)
-        for handed, row in mine:
-            if handed.candidate is chosen:
+        mine = [
+            (handed, handed.candidate, replace(row, lesson=lesson))
+            for handed, row in notebooks
+            if handed.candidate is not None and lesson in handed.candidate.unanswered
+        ]
+        last = max((handed.owner.attempt for handed, *_ in mine), default="")
+        chosen, _ = choose((candidate for handed, candidate, _ in mine if handed.owner.attempt == last), lesson)
+        for handed, candidate, row in mine:
+            if candidate is chosen:
                 self._put(handed, row)
-            elif handed.owner.attempt < last:
+            elif chosen is None or handed.owner.attempt < last:
                 self.done.add(row, "left out, it is an earlier attempt")
             else:
                 self.done.add(row, f"left out, {shown(chosen.path.name)} counts")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, cast
 
 import nbformat
 from nbformat import NotebookNode
@@ -74,7 +74,7 @@ class Gradebook:
         self._submitted = course / "submitted"
         lateness = AssignLatePenalties(config=api.config)
         lateness.init_plugin()
-        self._penalty = lateness.plugin_inst.late_submission_penalty
+        self._penalty = cast(Any, lateness.plugin_inst).late_submission_penalty  # the class is the course's own
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +86,7 @@ class Gradebook:
         """Whether a lesson is assigned."""
         return _released(self.course, lesson.name).is_file() and self._notebook(lesson) is not None
 
-    def _notebook(self, lesson: Lesson):
+    def _notebook(self, lesson: Lesson) -> Any:
         from nbgrader.api import MissingEntry
 
         try:
@@ -194,7 +194,7 @@ class Gradebook:
             write_atomically(path, nbformat.writes(graded) + "\n")
         return standing
 
-    def _submission(self, record: Record):
+    def _submission(self, record: Record) -> Any:
         from nbgrader.api import MissingEntry
 
         student, lesson = safe_id(record.submission.student), record.submission.lesson

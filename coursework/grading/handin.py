@@ -7,9 +7,13 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coursework.grading.stripping import without_outputs
 from coursework.grading.writing import Part, Written, written
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 LARGEST_FILE = 200 << 20  # bytes of a notebook
 LARGEST = 20 << 20  # of it without its outputs
@@ -74,31 +78,31 @@ def course_lessons(root: Path) -> list[Lesson]:
     return [lesson for lesson in found if lesson.functions]
 
 
-def _lesson(name: str, notebook: Mapping) -> Lesson:
+def _lesson(name: str, notebook: "NotebookNode") -> Lesson:
     from coursework.exercises.exercise import lesson_derivations
 
     prompts = {derivation.id: derivation.prompt for derivation in lesson_derivations(int(name[:2]))}
     return Lesson(name, functions(notebook), known(notebook), prompts)
 
 
-def functions(notebook: Mapping) -> dict[str, str]:
+def functions(notebook: "NotebookNode") -> dict[str, str]:
     """The function that each check of one of our notebooks is given, by the exercise's id."""
     found = {}
     for cell in notebook.cells:
         if cell.metadata.get("coursework", {}).get("role") == "check":
-            name, number = re.search(r'^(\w+) = check\("([\d.]+)"', cell.source, re.MULTILINE).groups()
-            found[number] = name
+            for name, number in re.findall(r'^(\w+) = check\("([\d.]+)"', cell.source, re.MULTILINE):
+                found[number] = name
     return found
 
 
-def released_lesson(name: str, notebook: Mapping) -> Lesson:
+def released_lesson(name: str, notebook: "NotebookNode") -> Lesson:
     """A lesson by the notebook that students got; what its derivations ask for stands in it."""
     texts = [cell.source for cell in notebook.cells if _name(cell).endswith("-prompt")]
     found = [PROMPT.fullmatch(text) for text in texts]
     return Lesson(name, functions(notebook), known(notebook), {one[1]: one[2] for one in found if one})
 
 
-def known(notebook: Mapping) -> dict[str, str]:
+def known(notebook: "NotebookNode") -> dict[str, str]:
     """The roles of the cells of one of our notebooks that learners need not touch, by the digest of their sources."""
     cells = [cell for cell in notebook.cells if not _name(cell).startswith("derivation-")]
     roles = {digest(cell.source): cell.metadata.get("coursework", {}).get("role") for cell in cells}

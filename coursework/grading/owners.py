@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from coursework.course.lines import shown
 from coursework.grading.archives import EMPTY, HIDDEN, Archive, ArchiveError, Item, is_hidden
@@ -62,7 +62,7 @@ def _look(item: Item, lessons: Sequence[Lesson]) -> tuple[Candidate | None, str]
         data = item.read()
     except ArchiveError as error:
         return None, str(error)
-    path = PurePosixPath(*item.parts, *item.inside)
+    path = Path(*item.parts, *item.inside)
     unanswered = lessons_of(data, path.stem, lessons)
     modified = item.time.timestamp() if item.time else 0.0
     return (Candidate(path, unanswered, modified), "") if unanswered else (None, "belongs to no lesson")
@@ -119,10 +119,11 @@ def _is_moodles(folder: str) -> bool:
 
 def _owner(parts: tuple[str, ...], lessons: Sequence[Lesson], people: ClassList | None) -> Named:
     """Whose file it is, by the first part of its path below the sections; without name and login for nobody's."""
-    named = read_name(parts[0])
+    first = parts[0]
+    named = read_name(first)
     if named is not None and (len(parts) == 1 or named.system == "moodle"):
         return named
-    return Named("", login=parts[0] if len(parts) > 1 else _plain_login(parts[0], lessons, people))
+    return Named("", login=first if len(parts) > 1 else _plain_login(first, lessons, people))
 
 
 def _plain_login(name: str, lessons: Sequence[Lesson], people: ClassList | None) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ from coursework.grading.finding import Note
 from coursework.grading.standing import Standing
 
 if TYPE_CHECKING:  # the processes that make pages need no torch
+    from multiprocessing.process import BaseProcess
+
     from coursework.grading.records import Record
 
 SECONDS = 20.0  # CPU time for one page
@@ -58,7 +60,7 @@ class Page:
         return Note(self.record.submission.student, self.record.submission.lesson, text)
 
 
-def make(pages: Sequence[Page], root: Path, jobs: int = 1) -> Iterator[Page]:
+def make(pages: Sequence[Page], root: Path, jobs: int = 1) -> Generator[Page]:
     """Make pages, `jobs` at a time, and yield each when it is written, or cannot be.
 
     root: the folder that all pages are in; MathJax is put there. Closing the iterator, or an interrupt, ends all.
@@ -116,7 +118,8 @@ class Worker:
     """A process that makes pages, and another one in its place where it ended."""
 
     def __init__(self) -> None:
-        self._closed, self._process = False, None
+        self._closed = False
+        self._process: BaseProcess | None = None
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -137,8 +140,9 @@ class Worker:
         except (EOFError, OSError):
             if self._closed:
                 raise
-            self._process.join()
-            self._process = None
+            if self._process is not None:
+                self._process.join()
+                self._process = None
             return None
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbformat import NotebookNode, v4
@@ -237,17 +238,18 @@ def generate(course: Path, lesson: Lesson) -> None:
     """nbgrader's `generate_assignment` for a lesson. Raises AssignError."""
     with programs_of_this_python(), redirect_stderr(io.StringIO()):  # nbgrader logs tracebacks; the reason is one line
         result = course_api(course).generate_assignment(lesson.name, force=True, create=True)
-    if "KeyboardInterrupt" in result.get("error", ""):  # nbgrader takes it for a failure of its own
+    if "KeyboardInterrupt" in str(result.get("error", "")):  # nbgrader takes it for a failure of its own
         raise KeyboardInterrupt
     if not result["success"]:
         raise AssignError(f"{lesson.name}: nbgrader refuses it: {reason(result)}")
 
 
-def course_api(course: Path, **directories: Path):
+def course_api(course: Path, **directories: Path) -> Any:
     """nbgrader's programming interface for a course directory, with some of its trees elsewhere."""
     from nbgrader.apps import NbGraderAPI
     from nbgrader.coursedir import CourseDirectory
-    from traitlets.config import Config, PyFileConfigLoader
+    from traitlets.config import Config
+    from traitlets.config.loader import PyFileConfigLoader
 
     config, before = Config(), dict(os.environ)
     try:

@@ -132,8 +132,10 @@ class Sandbox:
     def close(self) -> None:
         """End the server and everything it started, and remove its files; an `ask` in another thread ends as well."""
         self._closed = True
-        with contextlib.suppress(OSError, AttributeError):
-            self._connection.shutdown(socket.SHUT_RDWR)
+        connection = self._connection
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         with self._busy:
             self._stop()
             self._hold(-1)
@@ -191,6 +193,13 @@ class Sandbox:
                 self._process.wait()
             self._process = None
 
+    @property
+    def _channel(self) -> socket.socket:
+        """The connection to the server. Raises SandboxError where there is none."""
+        if self._connection is None:
+            raise SandboxError("the server ended")
+        return self._connection
+
     def _send(self, request: Mapping[str, Any], writer: int) -> None:
         """The limits as a message, the request as a file, which only the process that it is for will read.
 
@@ -201,9 +210,9 @@ class Sandbox:
         with contextlib.ExitStack() as files:
             parts = [own, request["next door"]] if request.get("next door") else [own]
             descriptors = [writer, *(files.enter_context(_file(part)) for part in parts)]
-            self._connection.settimeout(GRACE)
-            socket.send_fds(self._connection, [LENGTH.pack(len(limits))], descriptors)
-            self._connection.sendall(limits)
+            self._channel.settimeout(GRACE)
+            socket.send_fds(self._channel, [LENGTH.pack(len(limits))], descriptors)
+            self._channel.sendall(limits)
 
     def _message(self, deadline: float) -> dict[str, Any]:
         """The server's next message. Raises SandboxError when it does not come."""
@@ -213,8 +222,8 @@ class Sandbox:
     def _exactly(self, n: int, deadline: float) -> bytes:
         data = b""
         while len(data) < n:
-            self._connection.settimeout(max(0.01, deadline - time.monotonic()))
-            part = self._connection.recv(n - len(data))
+            self._channel.settimeout(max(0.01, deadline - time.monotonic()))
+            part = self._channel.recv(n - len(data))
             if not part:
                 raise SandboxError("the server ended")
             data += part
@@ -227,7 +236,7 @@ class Sandbox:
         data = bytearray()
         with selectors.DefaultSelector() as ready:
             ready.register(reader, selectors.EVENT_READ)
-            ready.register(self._connection, selectors.EVENT_READ)
+            ready.register(self._channel, selectors.EVENT_READ)
             while True:
                 found = [key.fileobj for key, _ in ready.select(max(0.01, deadline - time.monotonic()))]
                 if not found:
@@ -238,7 +247,7 @@ class Sandbox:
                         ready.unregister(reader)
                         continue
                     data += part
-                elif self._connection in found:
+                elif self._channel in found:
                     message = self._message(deadline)
                     calls = tuple(message.get("calls", ()))
                     return Reply(bytes(data), message["ended"], message["cpu"], message["seconds"], calls)

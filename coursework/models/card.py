@@ -30,9 +30,9 @@ PURPOSE = {
     "fashion-vp": "Draws pictures of clothing, of a class that is asked for or of any.",
     "fashion-ncsn": "Draws pictures of clothing: a noise-conditional score network.",
 }
-SAMPLERS = {  # by the SDE: VE models, which are trained without labels, need noise on the way
-    "vp": {"solver": "heun", "grid": "karras", "n_steps": 30},
-    "ve": {"solver": "ancestral", "grid": "karras", "n_steps": 120},
+SAMPLERS = {  # solver and steps by the SDE: VE models, which are trained without labels, need noise on the way
+    "vp": ("heun", 30),
+    "ve": ("ancestral", 120),
 }
 SHOWN = 60
 
@@ -54,11 +54,13 @@ def ship(name: str, run: Path, n: int | None = None) -> Path:
     shutil.copy(run / TRAINED, weights)
     picture = None
     if recipe.task == "score":
-        sampler = SAMPLERS[recipe.sde["kind"]] | {"precision": recipe.precision}
-        numbers, samples = evaluate(weights, n=n, **sampler)
+        solver, n_steps = SAMPLERS[recipe.sde["kind"]]
+        numbers, samples = evaluate(
+            weights, n=n, solver=solver, grid="karras", n_steps=n_steps, precision=recipe.precision
+        )
         picture = models.FOLDER / f"{name}.png"
         save_grid(samples[:SHOWN], picture)
-        table = score_numbers(name, numbers, sampler)
+        table = score_numbers(name, numbers, recipe)
     else:
         table = classifier_numbers(weights, recipe)
     path = models.FOLDER / f"{name}.md"
@@ -105,9 +107,9 @@ coursework train {name}
 {samples}"""
 
 
-def score_numbers(name: str, numbers: Evaluation, sampler: dict) -> str:
+def score_numbers(name: str, numbers: Evaluation, recipe: Recipe) -> str:
     """The table of a score model, and the command that makes it."""
-    n = numbers.as_dict()
+    n, (solver, n_steps) = numbers.as_dict(), SAMPLERS[recipe.sde["kind"]]
     rows = [
         ("Frechet distance of the classifier's features to the training set", "frechet", "floor_frechet"),
         ("inception score with the classifier (mean, deviation over ten parts)", "inception", "floor_inception"),
@@ -123,8 +125,8 @@ def score_numbers(name: str, numbers: Evaluation, sampler: dict) -> str:
         more += f" {numbers.label_accuracy:.1%} of the samples are classified as the label that was asked for."
     return "\n".join(
         [
-            f"{numbers.n:,} samples ({sampler['solver']}, {sampler['n_steps']} steps on the grid of Karras et al., "
-            f"{sampler['precision']}) beside {numbers.n:,} held-out images:",
+            f"{numbers.n:,} samples ({solver}, {n_steps} steps on the grid of Karras et al., "
+            f"{recipe.precision}) beside {numbers.n:,} held-out images:",
             "",
             "| | samples | held-out images |",
             "|---|---|---|",
@@ -133,8 +135,8 @@ def score_numbers(name: str, numbers: Evaluation, sampler: dict) -> str:
             f"The Frechet distance is {times:.1f} times that of held-out images. {more} To measure again:",
             "",
             "```",
-            f"coursework evaluate {name} --solver {sampler['solver']} --steps {sampler['n_steps']}"
-            f" --precision {sampler['precision']} -n {numbers.n}",
+            f"coursework evaluate {name} --solver {solver} --steps {n_steps}"
+            f" --precision {recipe.precision} -n {numbers.n}",
             "```",
         ]
     )
