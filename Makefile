@@ -68,6 +68,7 @@ site: set-up ## build the website into build/site/ (the worked lessons; for lear
 
 lint: set-up ## check style, formatting and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/pyright --pythonpath $(BIN)/python --project pyproject.toml
 	@$(BIN)/pyright --pythonpath $(BIN)/python --project tools/strict.json
 
 lock: set-up ## bring requirements.lock in line with pyproject.toml

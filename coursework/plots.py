@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from coursework._extras import lacking
+from coursework.extras import lacking
 
 DPI = 80
 # Seaborn's "colorblind" in an order, and without three of its colours, so that no two look alike to readers without red

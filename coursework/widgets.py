@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from coursework._extras import lacking
+from coursework.extras import lacking
 from coursework.plots import png
 
 try:

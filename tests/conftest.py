@@ -37,19 +37,21 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test that needs what this machine lacks is skipped before its fixtures begin, or fails where it must run."""
-    for name in _needs(item):
-        if reason := needs.missing(name):
+    missing = [(name, needs.missing(name)) for name in _named(item, "needs")]
+    missing += [(name, needs.lacking(name)) for name in _named(item, "extra")]
+    for name, reason in missing:
+        if reason:
             (pytest.fail if needs.demanded(name) else pytest.skip)(reason)
 
 
-def _needs(item: pytest.Item) -> list[str]:
-    return [name for marker in item.iter_markers("needs") for name in marker.args]
+def _named(item: pytest.Item, marker: str) -> list[str]:
+    return [name for each in item.iter_markers(marker) for name in each.args]
 
 
 @pytest.fixture(autouse=True)
 def no_fashion_mnist_for_others(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests that do not say that they need Fashion-MNIST see none, so that they pass where there is none."""
-    if "fashion-mnist" not in _needs(request.node):
+    if "fashion-mnist" not in _named(request.node, "needs"):
         monkeypatch.delenv(files.VARIABLE, raising=False)
         monkeypatch.setattr(files, "SYSTEM_FOLDER", files.SYSTEM_FOLDER / "hidden")
 

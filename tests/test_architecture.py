@@ -17,7 +17,7 @@ beyond_images challenge
 """.split()  # noqa: SIM905
 # From what nothing of the course is known to the command, which may use all: a room uses only rooms above it here.
 ORDER = [
-    ("_arguments", "_files"),
+    ("_arguments", "_files", "extras"),
     (*SUBJECTS, "_loops"),
     ("nn", "data", "metrics", "devices"),
     ("plots", "progress"),

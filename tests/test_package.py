@@ -55,7 +55,7 @@ def test_the_package_alone_brings_no_jupyter():
 # .pre-commit-config.yaml
 
 
-@pytest.mark.needs("dev")
+@pytest.mark.extra("dev")
 def test_pre_commit_takes_the_file():
     command = [sys.executable, "-m", "pre_commit", "validate-config", str(ROOT / ".pre-commit-config.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -73,7 +73,7 @@ def test_hooks_need_nothing_from_outside_and_do_what_make_lint_does():
     assert entries == {*commands, ".venv/bin/coursework publish --check"}
 
 
-@pytest.mark.needs("dev")
+@pytest.mark.extra("dev")
 @pytest.mark.parametrize("hook", [hook for hook in HOOKS[0]["hooks"] if "ruff" in hook["id"]], ids=lambda h: h["id"])
 def test_the_hooks_of_ruff_find_what_is_wrong(hook, tmp_path):
     command = hook["entry"].replace(".venv/bin/ruff", f"{sys.executable} -m ruff").split()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.needs("dev")
+pytestmark = pytest.mark.extra("dev")
 ROOT = Path(__file__).parent.parent
 
 

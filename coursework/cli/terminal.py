@@ -15,8 +15,8 @@ import typer
 from tqdm import tqdm
 from typer.core import TyperCommand, TyperGroup
 
-from coursework._extras import lacking
 from coursework.course.lines import shown
+from coursework.extras import lacking
 
 REFUSED, INTERRUPTED, NOBODY_READS = 2, 130, 141
 

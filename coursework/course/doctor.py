@@ -13,8 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from coursework._extras import remedy
 from coursework.course.lines import first_line
+from coursework.extras import remedy
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
 LITTLE_MEMORY = 2e9  # bytes; the largest lesson needs about half of it

@@ -1,4 +1,4 @@
-"""What single tests need and not every machine has: `@pytest.mark.needs("chromium")`, `needs("dev")` for an extra.
+"""What single tests need and not every machine has: `@pytest.mark.needs("chromium")`, `extra("dev")`.
 
 Where it is missing the test is skipped with the reason; with COURSEWORK_CI=1, as in .ci/run, it fails. A service for
 CI names what it cannot have in COURSEWORK_WITHOUT. A GPU is never demanded.
@@ -58,11 +58,14 @@ REASONS = {
 
 @cache
 def missing(name: str) -> str:
-    """Why tests that need `name` cannot run here, or "". An extra of the package is a name too."""
-    if name in EXTRAS:
-        there = _installed(Requirement(f"{PROJECT['name']}[{name}]"))
-        return "" if there else f"what pip install 'coursework[{name}]' brings is not here"
+    """Why tests that need `name` cannot run here, or ""."""
     return "" if FOUND[name]() else REASONS[name]
+
+
+def lacking(extra: str) -> str:
+    """Why tests of what an extra of the package brings cannot run here, or ""."""
+    there = _installed(Requirement(f"{PROJECT['name']}[{extra}]"))
+    return "" if there else f"not installed: pip install 'coursework[{extra}]'"
 
 
 def demanded(name: str) -> bool:
