@@ -7,7 +7,6 @@ cell ids and nbgrader's metadata, and keeps the outputs of cells whose code is u
 
 from pathlib import Path
 
-import jupytext
 import nbformat
 from nbformat import NotebookNode
 
@@ -23,6 +22,8 @@ FORMAT = {"extension": ".py", "format_name": "percent"}
 
 def open_lesson(notebook: NotebookNode) -> str:
     """The notebook as text, with roles in the headers and everything that can be derived left out."""
+    import jupytext
+
     for cell in notebook.cells:
         role = cell.metadata.pop("coursework", {})
         cell.metadata.pop("nbgrader", None)
@@ -37,6 +38,8 @@ def open_lesson(notebook: NotebookNode) -> str:
 
 def save_lesson(text: str, before: NotebookNode | None) -> NotebookNode:
     """The text as a notebook, with ids, roles, nbgrader's metadata and the outputs that `before` holds."""
+    import jupytext
+
     notebook = jupytext.reads(text, FORMAT)
     notebook.metadata = NotebookNode({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     ran = {c.source: c for c in before.cells if c.cell_type == "code"} if before else {}

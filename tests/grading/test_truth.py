@@ -13,8 +13,6 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat import v4
-from nbgrader.api import Gradebook
-from nbgrader.utils import compute_checksum
 from typer.testing import CliRunner
 
 from coursework.cli import app
@@ -79,7 +77,16 @@ def burn(of) -> None:
         raise KeyboardInterrupt
 
 
+def opened(course: Path):
+    """nbgrader's own gradebook of a course directory."""
+    from nbgrader.api import Gradebook
+
+    return Gradebook(f"sqlite:///{course / 'gradebook.db'}", "course")
+
+
 def solution(name: str, kind: str, source: str, points: float | None = None):
+    from nbgrader.utils import compute_checksum
+
     own = {"schema_version": 3, "grade_id": name, "locked": False, "solution": True, "grade": points is not None}
     own |= {"task": False} | ({"points": points} if points is not None else {})
     cell = v4.new_code_cell(source) if kind == "code" else v4.new_markdown_cell(source)
@@ -104,7 +111,7 @@ def template(tmp_path_factory):
     )
     with (
         gradebook.programs_of_this_python(),
-        Gradebook(f"sqlite:///{folder / 'gradebook.db'}", "course") as book,
+        opened(folder) as book,
     ):
         for lesson in LESSONS:
             cells = [v4.new_markdown_cell(f"# {lesson.name}\n\nA formula $x^2$.")]
@@ -173,7 +180,7 @@ class School:
         return result
 
     def book(self):
-        return Gradebook(f"sqlite:///{self.course / 'gradebook.db'}", "course")
+        return opened(self.course)
 
     def by_hand(self, student: str, lesson: Lesson, cell: str, **values) -> None:
         """What a person does in the Formgrader."""
