@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.helpers import LESSONS, ROOT
-from tests.needs import EXTRAS, PROJECT
+from tests.helpers.needs import EXTRAS, PROJECT
 
 LOCKED = {canonicalize_name(Requirement(line).name) for line in (ROOT / "requirements.lock").read_text().splitlines()}
 
