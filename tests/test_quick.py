@@ -18,6 +18,7 @@ def test_a_quick_test_is_there(line):
 def test_a_slice_goes_through_everything():
     """Every lesson's module, the networks, training, the exercises, the lessons, publishing, grading and the site."""
     subjects = "distributions score_matching predictions langevin ncsn sdes reverse_sde probability_flow likelihood "
-    subjects += "guidance ddpm metrics nn data training exercises lessons publishing grading assign site"
+    subjects += "guidance ddpm inverse_problems metrics nn data training exercises lessons publishing "
+    subjects += "grading assign site"
     named = {re.match(r"tests/(?:\w+/)?test_(\w+)\.py", line)[1] for line in LINES}
     assert set(subjects.split()) <= named

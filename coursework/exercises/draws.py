@@ -69,6 +69,22 @@ class OwnSDE(SDE):
         return torch.sqrt(self.b * (1 + 2 * t) + 2 * self.a * self.alpha(t) * self.sigma(t) ** 2)
 
 
+class WavyTimedScore:
+    """s(x, t) = x M^T / (1 + t) + sin(3 t + x): nonlinear, and different at every time."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """Shapes: x (B, D), t () or (B,) -> (B, D)."""
+        t = t[:, None] if t.ndim else t
+        return x @ self.matrix.T / (1 + t) + torch.sin(3 * t + x)
+
+    def to(self, device: str) -> "WavyTimedScore":
+        """The same score on another device."""
+        return WavyTimedScore(self.matrix.to(device))
+
+
 def linear_sde(generator: Generator) -> SDE:
     """VP, sub-VP, VE or an SDE of one's own, with a T that is not 1 and a t_min of its own."""
     kind = count(generator, 1, 5)

@@ -94,7 +94,17 @@ DERIVATIONS = (
         ),
     ),
     Derivation(
-        "11.5",
+        "12.2",
+        "Derive mean and variance of $q(x_{t-1}\\mid x_t,x_0)$. Say what both become at the first index, and why.",
+        (
+            (0.3, "Bayes: the product of $q(x_t\\mid x_{t-1})$ and $q(x_{t-1}\\mid x_0)$."),
+            (0.3, "Precisions added, variance $\\beta_t(1-\\bar\\alpha_{t-1})/(1-\\bar\\alpha_t)$."),
+            (0.2, "The mean with both coefficients."),
+            (0.2, "At the first index the variance is 0 and the mean is $x_0$."),
+        ),
+    ),
+    Derivation(
+        "13.1",
         "Derive the law of $x_t$ given $y$ for Gaussian data, and its score. Say what is wrong with the score of the prior plus "
         "$\\nabla\\log p(y\\mid\\hat x_0)$ with the measurement's noise alone.",
         (
@@ -105,16 +115,6 @@ DERIVATIONS = (
             ),
             (0.2, "The score $-(\\alpha^2P+\\sigma^2I)^{-1}(x_t-\\alpha m)$."),
             (0.2, "$\\hat x_0$ is uncertain: $p_t(y\\mid x_t)$ is wider than the measurement's noise."),
-        ),
-    ),
-    Derivation(
-        "12.2",
-        "Derive mean and variance of $q(x_{t-1}\\mid x_t,x_0)$. Say what both become at the first index, and why.",
-        (
-            (0.3, "Bayes: the product of $q(x_t\\mid x_{t-1})$ and $q(x_{t-1}\\mid x_0)$."),
-            (0.3, "Precisions added, variance $\\beta_t(1-\\bar\\alpha_{t-1})/(1-\\bar\\alpha_t)$."),
-            (0.2, "The mean with both coefficients."),
-            (0.2, "At the first index the variance is 0 and the mean is $x_0$."),
         ),
     ),
 )

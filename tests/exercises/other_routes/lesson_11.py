@@ -1,9 +1,7 @@
 """Other right answers to the exercises of lesson 11."""
 
 import torch
-from torch.distributions import MultivariateNormal
 
-from coursework.guidance import posterior_score
 from coursework.predictions import convert
 
 
@@ -49,54 +47,16 @@ def variances_by_quadrature(variance, w):
     return flow, (masses * x**2).sum(0)
 
 
-def posterior_by_joint_law(x, alpha, sigma, mean, covariance, operator, y, noise_std):
-    """The gradient with respect to x of the joint log-density of (x_t, y)."""
-    n, m = len(mean), len(y)
-    joint = torch.cat([alpha * torch.eye(n, dtype=x.dtype), operator])
-    noise = torch.diag(torch.cat([sigma.square().expand(n), noise_std.square().expand(m)]))
-    law = MultivariateNormal(joint @ mean, joint @ covariance @ joint.T + noise)
-    leaf = x.detach().requires_grad_()
-    log_prob = law.log_prob(torch.cat([leaf, y.expand(len(x), m)], 1))
-    return torch.autograd.grad(log_prob.sum(), leaf)[0]
-
-
-def posterior_by_precisions(x, alpha, sigma, mean, covariance, operator, y, noise_std):
-    """Information form: precisions add; then the noise."""
-    precision = torch.linalg.inv(covariance)
-    narrowed = torch.linalg.inv(precision + operator.T @ operator / noise_std**2)
-    centre = narrowed @ (precision @ mean + operator.T @ y / noise_std**2)
-    noisy = alpha**2 * narrowed + sigma**2 * torch.eye(len(mean), dtype=x.dtype)
-    return (alpha * centre - x) @ torch.linalg.inv(noisy)
-
-
-def pseudoinverse_by_jacobian(score, sde, operator, y, noise_std, x, t):
-    """J^T A^T S^{-1} (y - A x0_hat) with the Jacobian of Tweedie's formula, point by point."""
-
-    def x0_hat(point):
-        return (point + sde.sigma(t) ** 2 * score(point[None], t)[0]) / sde.alpha(t)
-
-    r2 = 1 / (1 + sde.log_snr(t).exp())
-    variance = r2 * operator @ operator.T + noise_std**2 * torch.eye(len(operator)).to(x)
-    rows = []
-    for point, seen in zip(x, y.expand(len(x), -1), strict=True):
-        jacobian = torch.autograd.functional.jacobian(x0_hat, point)
-        pull = jacobian.T @ operator.T @ torch.linalg.inv(variance) @ (seen - operator @ x0_hat(point))
-        rows.append(score(point[None], t)[0] + pull)
-    return torch.stack(rows)
-
-
-def pseudoinverse_by_package(score, sde, operator, y, noise_std, x, t):
-    """The package's, which works in the eigenbasis of A A^T."""
-    return posterior_score(score, sde, operator, y, float(noise_std))(x, t)
-
-
-def replace_by_matrices(x, known, mask, sde, t, s, z, z_back):
-    """Selection by diagonal matrices; the way back by its mean and variance given x_s."""
-    choose = torch.diag(mask.to(x.dtype))
-    state = sde.perturb(known, s, z) @ choose + x @ (torch.eye(len(mask), dtype=x.dtype) - choose)
-    log_ratio = sde.alpha(t).log() - sde.alpha(s).log()
-    gained = sde.sigma(t) ** 2 - (2 * log_ratio).exp() * sde.sigma(s) ** 2
-    return state, torch.addcmul(log_ratio.exp() * state, gained.sqrt(), z_back)
+def left_by_the_joint_law(data_variance, alpha, sigma):
+    """Covariance matrices of (input, x_t), and of (input, output) for an output that has the posterior's law."""
+    pairs = []
+    for v, a, s in zip(data_variance, alpha, sigma, strict=True):
+        with_noisy = torch.stack([torch.stack([v, a * v]), torch.stack([a * v, a**2 * v + s**2])])
+        weight = with_noisy[0, 1] / with_noisy[1, 1]  # E[x | x_t] = weight x_t
+        shared = weight**2 * with_noisy[1, 1]
+        pairs.append((shared / v, with_noisy[0, 1] / (with_noisy[0, 0] * with_noisy[1, 1]).sqrt()))
+    by_sde, by_flow = zip(*pairs, strict=True)
+    return torch.stack(by_sde), torch.stack(by_flow)
 
 
 ROUTES = {
@@ -104,7 +64,5 @@ ROUTES = {
     "11.2": [free_interleaved],
     "11.3": [noises_by_scores],
     "11.4": [variances_by_quadrature],
-    "11.5": [posterior_by_joint_law, posterior_by_precisions],
-    "11.6": [pseudoinverse_by_jacobian, pseudoinverse_by_package],
-    "11.7": [replace_by_matrices],
+    "11.5": [left_by_the_joint_law],
 }

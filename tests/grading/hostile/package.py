@@ -302,27 +302,6 @@ def free_guided(conditional_score, label, scale, x, t):
             "coursework.guidance.classifier_free_guidance",
         ),
     ],
-    "11.5": [
-        (
-            """
-from coursework.guidance import GaussianMixture, condition
-def gaussian_posterior_score(x, alpha, sigma, mean, covariance, operator, y, std):
-    law = condition(GaussianMixture(mean[None], covariance[None]), operator, y, float(std))
-    return law.diffuse(alpha, sigma).score(x)
-""",
-            MIXTURE,
-        ),
-    ],
-    "11.6": [
-        (
-            """
-from coursework.guidance import posterior_score
-def pseudoinverse_guided(score, sde, operator, y, noise_std, x, t):
-    return posterior_score(score, sde, operator, y, float(noise_std))(x, t)
-""",
-            "coursework.guidance.posterior_score",
-        ),
-    ],
     "12.1": [
         (
             """
@@ -331,6 +310,27 @@ def jump(betas, x0, t, noise):
     return DiscreteSchedule(betas).perturb(x0, t, noise)
 """,
             "coursework.ddpm.DiscreteSchedule.__init__",
+        ),
+    ],
+    "13.1": [
+        (
+            """
+from coursework.inverse_problems import GaussianMixture, condition
+def gaussian_posterior_score(x, alpha, sigma, mean, covariance, operator, y, std):
+    law = condition(GaussianMixture(mean[None], covariance[None]), operator, y, float(std))
+    return law.diffuse(alpha, sigma).score(x)
+""",
+            MIXTURE,
+        ),
+    ],
+    "13.2": [
+        (
+            """
+from coursework.inverse_problems import posterior_score
+def pseudoinverse_guided(score, sde, operator, y, noise_std, x, t):
+    return posterior_score(score, sde, operator, y, float(noise_std))(x, t)
+""",
+            "coursework.inverse_problems.posterior_score",
         ),
     ],
 }
