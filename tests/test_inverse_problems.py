@@ -14,7 +14,7 @@ from coursework.predictions import ScoreModel
 from coursework.probability_flow import heun
 from coursework.score_matching import implicit_score_matching
 from coursework.sdes import VESDE, VPSDE, SubVPSDE, log_snr_times, uniform_times
-from tests.laws import random_mixture
+from tests.helpers.laws import random_mixture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
