@@ -74,7 +74,7 @@ def test_a_finished_run_is_left_as_it_is_and_another_recipe_refused(recipe, tmp_
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_ctrl_c_saves_and_the_same_command_goes_on(recipe, tmp_path):
     (tmp_path / "long.json").write_text(replace(RECIPE, n_steps=100_000).to_json())
-    command = [sys.executable, "-m", "coursework.cli", "train", "long.json"]
+    command = [sys.executable, "-m", "coursework", "train", "long.json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         log = tmp_path / "runs" / "long" / "log.csv"

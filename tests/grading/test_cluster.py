@@ -64,7 +64,7 @@ def cluster(tmp_path):
 def test_three_workers_of_which_one_is_killed_grade_like_one_process(school, cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     address, workers = cluster
-    command = [sys.executable, "-m", "coursework.cli", "grade", str(school), "--lesson", "3"]
+    command = [sys.executable, "-m", "coursework", "grade", str(school), "--lesson", "3"]
     options = ["--out", str(tmp_path / "spread"), "--scheduler", address]
     with subprocess.Popen([*command, *options], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         lines = [process.stdout.readline() for _ in range(2)]
