@@ -7,6 +7,8 @@ from coursework.course.editing import open_lesson, open_text, save_lesson, save_
 from coursework.course.tree import CourseError
 from tests.helpers import LESSONS, ROOT
 
+pytestmark = pytest.mark.extra("instructor")
+
 
 def load(name):
     return nbformat.read(ROOT / "solutions" / f"{name}.ipynb", as_version=4)

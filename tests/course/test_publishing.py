@@ -23,6 +23,8 @@ from coursework.course.publishing import (
 from coursework.course.tree import CourseError
 from tests.helpers import ROOT
 
+pytestmark = pytest.mark.extra("instructor")
+
 LESSON = "01_score_function"
 
 

@@ -26,6 +26,8 @@ from coursework.grading.release import CONFIG, course_api, programs_of_this_pyth
 from tests.grading.test_grading import LESSONS, ROOT, SLICED, rows
 from tests.grading.test_writing import PNG
 
+pytestmark = pytest.mark.extra("instructor")
+
 HELLO, FIRST, NAME = "00_start_here", "01_score_function", SLICED.name
 POINTS = "default: 2\nlessons:\n  3: 12\nexercises:\n  3.4: 2\nderivations:\n  3.3: 4\n"
 

@@ -21,6 +21,8 @@ from coursework.grading.records import Records
 from coursework.grading.service import SandboxError
 from tests.grading.test_grading import LESSONS, ROOT, SLICED, change_cell, rows, tree_notebook, without_seconds
 
+pytestmark = pytest.mark.extra("instructor")
+
 N_STUDENTS = 12
 
 

@@ -27,6 +27,8 @@ from coursework.grading.tables import harmless
 from coursework.grading.writing import cell_name
 from tests.helpers import ROOT
 
+pytestmark = pytest.mark.extra("instructor")
+
 HELLO = Lesson("00_start_here", {"0.1": "squared_norm"})
 FUNCTIONS = {"3.1": "quadratic_form", "3.2": "hutchinson", "3.3": "trace_variance"}
 SLICED = Lesson("03_sliced_score_matching", FUNCTIONS, prompts={d.id: d.prompt for d in lesson_derivations(3)})

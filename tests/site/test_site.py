@@ -21,6 +21,8 @@ from coursework.exercises.exercise import lesson_exercises
 from tests.helpers import LESSONS, ROOT
 from tests.site.reader import Page, problems
 
+pytestmark = pytest.mark.extra("site")
+
 TREES = ("solutions", "notebooks")
 FENCE = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 DETAILS = re.compile(r"<details.*?</details>", re.DOTALL)
