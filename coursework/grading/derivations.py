@@ -66,20 +66,6 @@ DERIVATIONS = (
         ),
     ),
     Derivation(
-        "9.5",
-        "Derive the variance at which the flow ends when the score is too strong by a factor $\\kappa$. Say in words why the "
-        "reverse SDE forgives more.",
-        (
-            (0.3, "$u$ is multiplied by $(y/y_T)^{\\kappa/2}$: the linear equation is solved."),
-            (0.3, "Variance of $u$: $y_T\\,(y/y_T)^\\kappa$, from the exact law at the start."),
-            (0.2, "Back to $x$: times $\\alpha^2$ at the end."),
-            (
-                0.2,
-                "The SDE adds noise and pulls back: its later steps correct earlier errors, the flow carries them along.",
-            ),
-        ),
-    ),
-    Derivation(
         "10.3",
         "Show that the flow of a Gaussian has the velocity $\\frac{V'}{2V}x$, and derive the log-density that the model gives "
         "a point. Check it where the prior is the exact law.",
