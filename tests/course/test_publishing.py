@@ -134,7 +134,7 @@ def leak_in_code(notebook):
 
 
 def leak_in_text(notebook):
-    notebook.cells[-1].source += "\n\n    return (responsibilities[..., None] * scores).sum(1)\n"
+    notebook.cells[-1].source += "\n\n    return (responsibilities[:, :, None] * scores).sum(dim=1)\n"
 
 
 def test_a_cell_with_a_bug_to_be_spotted_may_show_lines_of_the_solution(root):
