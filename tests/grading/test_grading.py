@@ -445,7 +445,7 @@ def test_a_grading_that_is_stopped_leaves_nothing_behind_and_goes_on(how, school
     command = [
         sys.executable,
         "-m",
-        "coursework.cli",
+        "coursework",
         "grade",
         str(school),
         "--out",
