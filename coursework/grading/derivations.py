@@ -4,17 +4,6 @@ from coursework.exercises.mistakes import Derivation
 
 DERIVATIONS = (
     Derivation(
-        "2.2",
-        "Derive $\\mathbb E_p[s^*s]=[p\\,s]_a^b-\\mathbb E_p[s']$ and say for which $p$ and $s$ the boundary term may be "
-        "dropped. Give one example in which it may not.",
-        (
-            (0.3, "$p\\,s^*=p'$, so the integrand is $p's$."),
-            (0.3, "Integration by parts, with the sign of both terms."),
-            (0.2, "The condition: $p\\,s\\to0$ at both ends."),
-            (0.2, "An example that fails, such as a uniform or truncated density, with a reason."),
-        ),
-    ),
-    Derivation(
         "3.3",
         "Derive the variance of $v^\\top Av$ for independent $v_i$ with mean 0, variance 1 and fourth moment $\\kappa$. Say "
         "why the terms are uncorrelated, and for which $A$ a Rademacher probe has no error at all.",

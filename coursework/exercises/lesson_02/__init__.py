@@ -1,0 +1,1 @@
+"""Exercises of lesson 02, explicit score matching and its implicit form."""
