@@ -40,7 +40,7 @@ def _both_ways(attempt: Callable[..., Tensor], args: tuple[WavyScore, SDE, Tenso
     }
 
 
-def _three_runs(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _three_runs(generator: Generator) -> tuple[Tensor, ...]:
     """Results with an error C h^p at h, h / ratio, h / ratio^2, and a little of the next power."""
     exact, leading, rest = normal(generator, 3, *sizes(generator))
     order = count(generator, 1, 4)
