@@ -130,7 +130,7 @@ def test_executing_a_notebook_is_no_edit(root):
 
 
 def leak_in_code(notebook):
-    notebook.cells[-2].source += "\n    responsibilities = torch.softmax(weights.log()+log_components, dim=1)"
+    notebook.cells[-2].source += "\nresponsibilities = torch.softmax(weights.log()+log_components, dim=1)"
 
 
 def leak_in_text(notebook):
