@@ -414,7 +414,7 @@ def test_points_are_the_instructors(school, tmp_path, monkeypatch):
         ((".", "--out", "out", "--jobs", "0"), "jobs: expected at least 1, got 0"),
         ((".", "--out", "out", "--lesson", "77"), "no lesson '77' with exercises"),
         ((".", "--out", "out", "--allow-reference", "3.99"), "allow-reference: no exercise '3.99'"),
-        (("tests/other_routes", "--out", "out"), "tests/other_routes holds no notebook of 00_start_here"),
+        (("tests/exercises", "--out", "out"), "tests/exercises holds no notebook of 00_start_here"),
         ((".", "--out", "out", "--points", "pyproject.toml"), "points: pyproject.toml: "),
     ],
 )
