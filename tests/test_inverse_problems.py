@@ -165,6 +165,25 @@ def test_replacement_is_biased_and_resampling_mends_it():
     assert float(resampled.var()) == pytest.approx(0.19, abs=0.025)
 
 
+@each_sde
+def test_known_elements_have_the_noise_of_the_time_that_a_step_ends_at(name, generator):
+    sde, n = SDES[name], 4_000
+    known = torch.full((n, 2), 1.5, dtype=torch.float64)
+    seen = {}
+    inpaint(
+        lambda x, t: torch.zeros_like(x),
+        sde,
+        known,
+        torch.tensor([True, False]),
+        uniform_times(sde, 5),
+        generator=generator,
+        on_step=lambda i, t, x: seen.update({i: (sde.alpha(t), sde.sigma(t), x[:, 0])}),
+    )
+    for alpha, sigma, x in seen.values():
+        assert abs(x.mean() - alpha * 1.5) < 4 * sigma / n**0.5
+        assert abs(x.std() / sigma - 1) < 4 / (2 * n) ** 0.5
+
+
 def test_inpainting_counts_its_calls_and_sees_no_unknown_value(generator):
     calls, sde = [], VESDE(0.01, 10.0)
 
