@@ -19,6 +19,19 @@ DEVICE = "number of mixtures of devices"
 NO_VALUES = re.compile("meta (tensor|device)|register_meta", re.IGNORECASE)
 
 
+def named(*names: str) -> Callable[[Callable[..., Any], tuple[Any, ...]], Observed]:
+    """An observer of a function that returns several values: each is compared under its own name."""
+
+    def observed(attempt: Callable[..., Any], args: tuple[Any, ...]) -> Observed:
+        answers = attempt(*args)
+        if not isinstance(answers, tuple | list) or len(answers) != len(names):
+            kind = f"{len(answers)} values" if isinstance(answers, tuple | list) else f"a {type(answers).__name__}"
+            raise TypeError(f"expected {len(names)} values, `return {', '.join(names)}`; got {kind}")
+        return dict(zip(names, answers, strict=True))
+
+    return observed
+
+
 def value_and_gradient(attempt: Callable[..., Any], args: tuple[Any, ...]) -> Observed:
     """The returned value, and the flat gradient of its sum with respect to `args[0].parameters`, a list of tensors.
 

@@ -29,17 +29,6 @@ DERIVATIONS = (
         ),
     ),
     Derivation(
-        "5.2",
-        "Derive the stationary covariance of unadjusted Langevin dynamics on $\\mathcal N(\\mu,C)$, first in one dimension. "
-        "Say for which step sizes there is one, and whether the chain is too wide or too narrow.",
-        (
-            (0.2, "$A=I-\\frac h2C^{-1}$."),
-            (0.4, "$S=ASA^\\top+hI$ solved: $S=C(I-\\frac h4C^{-1})^{-1}$, using that $A$, $S$ and $C$ commute."),
-            (0.2, "It exists for $h<4\\lambda_{\\min}(C)$."),
-            (0.2, "Too wide, by about $h/4$ in every direction for small $h$."),
-        ),
-    ),
-    Derivation(
         "6.2",
         "Derive the overlap of two neighbouring noise levels, and say how the number of levels must grow with the dimension.",
         (
@@ -66,16 +55,6 @@ DERIVATIONS = (
                 "$\\int\\nabla\\cdot v\\,dt=\\frac D2\\ln(V_T/V)$, added to $\\log\\mathcal N(x_T;0,\\text{prior\\_std}^2I)$.",
             ),
             (0.3, "With prior\\_std$^2=V_T$ it is $\\log\\mathcal N(x;0,VI)$."),
-        ),
-    ),
-    Derivation(
-        "12.2",
-        "Derive mean and variance of $q(x_{t-1}\\mid x_t,x_0)$. Say what both become at the first index, and why.",
-        (
-            (0.3, "Bayes: the product of $q(x_t\\mid x_{t-1})$ and $q(x_{t-1}\\mid x_0)$."),
-            (0.3, "Precisions added, variance $\\beta_t(1-\\bar\\alpha_{t-1})/(1-\\bar\\alpha_t)$."),
-            (0.2, "The mean with both coefficients."),
-            (0.2, "At the first index the variance is 0 and the mean is $x_0$."),
         ),
     ),
     Derivation(

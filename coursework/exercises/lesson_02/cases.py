@@ -1,13 +1,11 @@
 """Cases of the exercises of lesson 02, explicit score matching and its implicit form."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Generator, Tensor
 
 from coursework.exercises.draws import count, covariances, normal, sizes, uniform
-from coursework.exercises.exercise import Exercise, Observed
-from coursework.exercises.observers import value_and_gradient
+from coursework.exercises.exercise import Exercise
+from coursework.exercises.observers import named, value_and_gradient
 
 
 def _two_gaussians(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -68,19 +66,11 @@ def _cloud(generator: Generator) -> tuple[Tensor]:
     return (normal(generator, d) + normal(generator, d + count(generator, 3, 11), d) @ factor.T,)
 
 
-def _mean_and_precision(attempt: Callable[..., tuple[Tensor, Tensor]], args: tuple[Tensor]) -> Observed:
-    value = attempt(*args)
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        kind = f"{len(value)} values" if isinstance(value, tuple | list) else f"a {type(value).__name__}"
-        raise TypeError(f"expected a pair, `return m, A`; got {kind}")
-    return {"mean m": value[0], "matrix A": value[1]}
-
-
 EXERCISES = (
     Exercise("2.1", "fisher_divergence", _two_gaussians),
     Exercise("2.2", "cross_term", _interval),
     Exercise("2.3", "jacobian_trace", _field, observe=value_and_gradient, rtol=1e-11),
     Exercise("2.4", "implicit_loss", _field, observe=value_and_gradient, rtol=1e-11),
     Exercise("2.5", "learned_slope", _slope),
-    Exercise("2.6", "gaussian_fit", _cloud, observe=_mean_and_precision),
+    Exercise("2.6", "gaussian_fit", _cloud, observe=named("m", "A")),
 )

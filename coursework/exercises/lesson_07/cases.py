@@ -1,31 +1,13 @@
 """Cases of the exercises of lesson 07, noising in continuous time."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Generator, Tensor
 
 from coursework.exercises.draws import count, covariances, linear_sde, normal, sizes, time_of, uniform
-from coursework.exercises.exercise import Exercise, Observed
+from coursework.exercises.exercise import Exercise
+from coursework.exercises.observers import named
 from coursework.exercises.uses import COEFFICIENTS
 from coursework.sdes import SDE
-
-
-def _values(names: tuple[str, ...], answers: Any) -> Observed:
-    """The several values that an attempt returned, by name."""
-    if not isinstance(answers, tuple | list) or len(answers) != len(names):
-        kind = f"{len(answers)} values" if isinstance(answers, tuple | list) else f"a {type(answers).__name__}"
-        raise TypeError(f"expected {len(names)} values, `return {', '.join(names)}`; got {kind}")
-    return dict(zip(names, answers, strict=True))
-
-
-def _three_values(attempt: Callable[..., Any], args: tuple[Any, ...]) -> Observed:
-    return _values(("r", "G2", "covariance"), attempt(*args))
-
-
-def _f_and_g2(attempt: Callable[..., Any], args: tuple[Any, ...]) -> Observed:
-    return _values(("f", "g2"), attempt(*args))
 
 
 def _step(generator: Generator) -> tuple[SDE, Tensor, Tensor, Tensor, Tensor]:
@@ -103,10 +85,10 @@ def _schedule(generator: Generator) -> tuple[Alpha, Sigma, Tensor]:
 
 EXERCISES = (
     Exercise("7.1", "forward_step", _step, uses=COEFFICIENTS, seed=20_021),
-    Exercise("7.2", "from_s_to_t", _two_times, _three_values, seed=20_054),
+    Exercise("7.2", "from_s_to_t", _two_times, named("r", "G2", "covariance"), seed=20_054),
     Exercise("7.3", "sub_vp_diffusion", _rates, seed=20_054),
     Exercise("7.4", "claimed_variance", _family, seed=20_054),
     Exercise("7.5", "chain_alpha_bar", _chain),
     Exercise("7.6", "kl_to_prior", _gaussian),
-    Exercise("7.7", "coefficients", _schedule, _f_and_g2, seed=20_023),
+    Exercise("7.7", "coefficients", _schedule, named("f", "g2"), seed=20_023),
 )
