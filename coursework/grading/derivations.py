@@ -18,17 +18,6 @@ DERIVATIONS = (
         ),
     ),
     Derivation(
-        "4.2",
-        "Derive the smallest possible denoising loss for $x\\sim\\mathcal N(\\mu,\\Sigma)$. Say what it does as "
-        "$\\sigma\\to0$, and why a small loss says little by itself.",
-        (
-            (0.3, "The minimiser is the score of $q_\\sigma=\\mathcal N(\\mu,\\Sigma+\\sigma^2I)$."),
-            (0.3, "$\\mathbb E\\lVert\\nabla\\log q_\\sigma\\rVert^2=\\operatorname{tr}(\\Sigma+\\sigma^2I)^{-1}$."),
-            (0.2, "The floor $\\frac12(D/\\sigma^2-\\operatorname{tr}(\\Sigma+\\sigma^2I)^{-1})$."),
-            (0.2, "It grows like $D/(2\\sigma^2)$; only the distance from the floor tells how good a model is."),
-        ),
-    ),
-    Derivation(
         "6.2",
         "Derive the overlap of two neighbouring noise levels, and say how the number of levels must grow with the dimension.",
         (
