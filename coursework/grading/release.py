@@ -256,8 +256,10 @@ def course_api(course: Path, **directories: Path) -> Any:
         config.merge(PyFileConfigLoader("nbgrader_config.py", path=str(course)).load_config())
     except Exception as error:  # the file is an instructor's, and a program
         raise AssignError(f"{course / 'nbgrader_config.py'}: {type(error).__name__}: {error}") from None
-    for name in set(os.environ) - set(before):  # what it sets is for nbgrader's own commands
-        del os.environ[name]
+    finally:  # what it sets is for nbgrader's own commands
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
     config.CourseDirectory.root = str(course.resolve())
     config.CourseDirectory.update({name: str(path) for name, path in directories.items()})
     return NbGraderAPI(CourseDirectory(config=config), config=config)

@@ -1,5 +1,6 @@
 """Assigning, collecting and giving back, by nbgrader's own commands around ours."""
 
+import contextlib
 import io
 import json
 import os
@@ -361,6 +362,17 @@ def test_a_configuration_that_is_no_program_is_refused_by_name(tmp_path):
         course_api(tmp_path)
 
 
+@pytest.mark.parametrize("ending", ["", "raise ValueError('no')"])
+def test_what_a_configuration_sets_stays_with_nbgrader(ending, tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSEWORK_GRADING_SEED", "5")
+    lines = "import os", "os.environ['COURSEWORK_GRADING'] = '1'", "del os.environ['COURSEWORK_GRADING_SEED']", ending
+    (tmp_path / "nbgrader_config.py").write_text("\n".join(lines))
+    before = dict(os.environ)
+    with pytest.raises(release.AssignError) if ending else contextlib.nullcontext():
+        course_api(tmp_path)
+    assert dict(os.environ) == before
+
+
 # -- what students get -------------------------------------------------------------------------------------------------
 
 
@@ -463,7 +475,7 @@ def test_every_rubric_adds_up_and_goes_with_an_exercise():
     for derivation in (one for found in derivations.values() for one in found):
         assert sum(share for share, _ in derivation.rubric) == pytest.approx(1.0)
         assert any(derivation.id in lesson.functions for lesson in LESSONS), derivation.id
-    assert {n: len(found) for n, found in derivations.items() if found} == dict.fromkeys(range(1, 13), 1)
+    assert {n: len(found) for n, found in derivations.items() if found} == dict.fromkeys(range(1, 14), 1)
 
 
 @pytest.mark.parametrize("arguments", [("77",), ("3", "--points", "pyproject.toml")])
