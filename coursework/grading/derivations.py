@@ -4,20 +4,6 @@ from coursework.exercises.mistakes import Derivation
 
 DERIVATIONS = (
     Derivation(
-        "3.3",
-        "Derive the variance of $v^\\top Av$ for independent $v_i$ with mean 0, variance 1 and fourth moment $\\kappa$. Say "
-        "why the terms are uncorrelated, and for which $A$ a Rademacher probe has no error at all.",
-        (
-            (0.3, "All products of two different terms have mean equal to the product of the means, by independence."),
-            (0.2, "$\\operatorname{Var}[v_i^2]=\\kappa-1$ and $\\operatorname{Var}[v_iv_j]=1$."),
-            (
-                0.3,
-                "$2\\lVert S\\rVert_F^2+(\\kappa-3)\\sum_i a_{ii}^2$, $S$ the symmetric part: each pair counted once.",
-            ),
-            (0.2, "$\\kappa=1$: zero where $S$ is diagonal."),
-        ),
-    ),
-    Derivation(
         "6.2",
         "Derive the overlap of two neighbouring noise levels, and say how the number of levels must grow with the dimension.",
         (

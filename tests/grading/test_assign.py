@@ -136,7 +136,7 @@ def test_the_zip_holds_what_a_student_needs_and_no_solutions(course, tmp_path):
         "tools/set_up.py",
         "tools/jupyter_server_config.py",
     )
-    assert {f"coursework/{name}" for name in (*needed, "coursework/exercises/lesson_03.py")} <= names
+    assert {f"coursework/{name}" for name in (*needed, "coursework/exercises/lesson_03/cases.py")} <= names
     kept = ("solutions", "source", "derivations", "release.py", "gradebook", "records", ".db", "__pycache__")
     assert not [name for name in names if any(word in name for word in kept)]
     texts = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
