@@ -1,6 +1,7 @@
 """What is compared where the returned value does not tell enough."""
 
 import dis
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,6 @@ from torch import Tensor
 
 from coursework.exercises.attempt import is_library
 from coursework.exercises.draws import OwnSDE
-from coursework.exercises.engine import Misconception
 from coursework.exercises.exercise import Observed, result
 from coursework.sdes import SDE
 
@@ -48,29 +48,20 @@ def on_its_device(observe: Callable[..., Observed] = result) -> Callable[..., Ob
     """An observer that also counts failures, 0 or 1, where the arguments lie on another device than the CPU.
 
     torch's device "meta" stands for any: every machine has it, and it has shapes without values. An attempt that needs
-    values, as torch says in an error, passes; one that raises anything else there does not. A recorded mistake that
-    mixes devices has None: it names the same mistake on one device as well.
+    values, as torch says in an error, passes; one that raises anything else there does not.
+    What `observe` sees is `inspect.unwrap` of it, and takes less time.
     """
 
     asked: dict[str, Any] = {}  # the same for every case, so each attempt is asked once
 
+    @functools.wraps(observe, assigned=(), updated=())
     def observed(attempt: Callable[..., Any], args: tuple[Any, ...]) -> Observed:
         seen = observe(attempt, args)
         if asked.get("attempt") is not attempt:
             asked.update(attempt=attempt, mixed=_mixes_devices(attempt, args))
-        recorded = str(getattr(attempt, "__module__", "")).startswith("coursework.exercises.")
-        return {**seen, DEVICE: None if recorded and asked["mixed"] else torch.tensor(int(asked["mixed"]))}
+        return {**seen, DEVICE: torch.tensor(int(asked["mixed"]))}
 
     return observed
-
-
-def on_the_cpu(right: Callable[..., Any]) -> Misconception:
-    """The mistake of making tensors on the CPU in a function that is right there."""
-    return Misconception(
-        "right on the CPU only: torch.eye(n) lies on the CPU, wherever your arguments are. Write "
-        "`torch.eye(n, dtype=x.dtype, device=x.device)`, or torch.eye(n).to(x).",
-        right,
-    )
 
 
 def _mixes_devices(attempt: Callable[..., Any], args: tuple[Any, ...]) -> bool:

@@ -32,18 +32,4 @@ DERIVATIONS = (
             (0.3, "With prior\\_std$^2=V_T$ it is $\\log\\mathcal N(x;0,VI)$."),
         ),
     ),
-    Derivation(
-        "13.1",
-        "Derive the law of $x_t$ given $y$ for Gaussian data, and its score. Say what is wrong with the score of the prior plus "
-        "$\\nabla\\log p(y\\mid\\hat x_0)$ with the measurement's noise alone.",
-        (
-            (0.3, "$x_0\\mid y\\sim\\mathcal N(m,P)$, used or derived."),
-            (
-                0.3,
-                "$x_t\\mid y\\sim\\mathcal N(\\alpha m,\\alpha^2P+\\sigma^2I)$: noise and $y$ are independent given $x_0$.",
-            ),
-            (0.2, "The score $-(\\alpha^2P+\\sigma^2I)^{-1}(x_t-\\alpha m)$."),
-            (0.2, "$\\hat x_0$ is uncertain: $p_t(y\\mid x_t)$ is wider than the measurement's noise."),
-        ),
-    ),
 )

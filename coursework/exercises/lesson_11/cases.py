@@ -64,7 +64,8 @@ def _counted(attempt: Callable[..., Any], args: tuple[Any, ...]) -> Observed:
 
 def _noises(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
     b, d = sizes(generator)
-    return *normal(generator, 3, b, d), uniform(generator, b, low=0.2, high=0.8), number(generator, 1.3, 3.0)
+    noise_c, noise_0, gradient = normal(generator, 3, b, d)
+    return noise_c, noise_0, gradient, uniform(generator, b, low=0.2, high=0.8), number(generator, 1.3, 3.0)
 
 
 def _variances(generator: Generator) -> tuple[Tensor, float]:
