@@ -65,14 +65,14 @@ def judge(exercise: Exercise, attempt: Any, *, seed: int | None = None, n_cases:
     if not callable(attempt):
         return Verdict(exercise, "wrong", f"check needs a function, got {_kind(attempt)}. {NAME_ONLY}")
     numbers = seeds(exercise.seed if seed is None else seed, n_cases)
-    cases = [exercise.case(number) for number in numbers]
+    cases, drawn = ([exercise.case(number) for number in numbers] for _ in range(2))
+    # Before the attempt: what torch imports at the first use of a function takes none of its time.
+    expected = [exercise.observe(exercise.reference, args) for args in drawn]
     done: list[Observed] = []
     got = run(lambda: [done.append(exercise.observe(attempt, args)) for args in cases], SECONDS)
     if isinstance(got.error, NotAttempted):
         return Verdict(exercise, "not attempted", printed=got.printed)
-    drawn = [exercise.case(number) for number in numbers]
     in_place = [changed(leaves(args), leaves(before)) for args, before in zip(cases, drawn, strict=True)]
-    expected = [exercise.observe(exercise.reference, args) for args in drawn]
     late_again = isinstance(got.error, TimeIsUp) and len(done) == n_cases  # there was time for all cases once
     error = error_text(got.error) if got.error and not late_again else ""
     message, named = compare(exercise, numbers, done, expected, in_place, error)

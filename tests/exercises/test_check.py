@@ -145,6 +145,14 @@ def test_time_limit_counts_all_cases_together():
     assert isinstance(got.error, TimeIsUp)
 
 
+def test_the_right_answer_goes_first(monkeypatch):
+    """What torch imports at the first use of a function, seconds of work, is then no part of an attempt's time."""
+    called = []
+    monkeypatch.setitem(vars(GAUSSIAN), "reference", lambda *args: called.append("right") or gaussian_score(*args))
+    verdict(lambda *args: called.append("mine") or gaussian_score(*args))
+    assert called[0] == "right"
+
+
 def test_check_returns_the_learners_function_where_it_is_right(capsys):
     def mine(x, mean, covariance):
         return gaussian_score(x, mean, covariance)
