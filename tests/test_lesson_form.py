@@ -15,6 +15,10 @@ from tests.helpers import LESSONS, ROOT, small_lessons
 FORMAT = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["format"]
 OLD = re.findall(r"\d\d", " ".join(FORMAT.get("exclude", [])))
 NAMES = [name for name in LESSONS if name[:2] not in OLD]
+# Two parts of lesson 00 grow with every lesson and are looked up, not read: the table of lessons and the glossary.
+LOOKED_UP = re.compile(
+    r"<!-- begin lessons -->.*?<!-- end lessons -->|^## Glossary\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE
+)
 LONGEST_CELL, VISIBLE, FOLDED, WORDS, NUTSHELL = 25, 200, 200, 2_500, 150
 
 every_lesson = pytest.mark.parametrize("name", NAMES)
@@ -51,7 +55,7 @@ def test_the_site_folds_what_jupyter_folds(name):
 @every_lesson
 def test_text_has_its_length_and_the_nutshell_no_formula(name):
     text = "\n".join(cell.source for cell in cells(name, "markdown"))
-    assert len(text.split()) <= WORDS
+    assert len(LOOKED_UP.sub("", text).split()) <= WORDS
     nutshell = re.search(r"^## In a nutshell\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)[1]
     assert len(nutshell.split()) <= NUTSHELL
     assert "$" not in nutshell
