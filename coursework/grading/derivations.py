@@ -18,18 +18,4 @@ DERIVATIONS = (
             ),
         ),
     ),
-    Derivation(
-        "10.3",
-        "Show that the flow of a Gaussian has the velocity $\\frac{V'}{2V}x$, and derive the log-density that the model gives "
-        "a point. Check it where the prior is the exact law.",
-        (
-            (0.2, "Velocity: $fx+\\frac{g^2}{2V}x$ and $V'=2fV+g^2$."),
-            (0.2, "$x_T=\\sqrt{V_T/V}\\,x$."),
-            (
-                0.3,
-                "$\\int\\nabla\\cdot v\\,dt=\\frac D2\\ln(V_T/V)$, added to $\\log\\mathcal N(x_T;0,\\text{prior\\_std}^2I)$.",
-            ),
-            (0.3, "With prior\\_std$^2=V_T$ it is $\\log\\mathcal N(x;0,VI)$."),
-        ),
-    ),
 )
