@@ -101,7 +101,9 @@ def _plane(ax: Axes, extent: Extent) -> None:
 
 def images(ax: Axes, batch: Tensor, *, columns: int = 8, title: str | None = None) -> None:
     """A grid of images (B, C, H, W) with values in [-1, 1]."""
-    picture = make_grid(batch.detach().cpu().clamp(-1, 1), nrow=columns, normalize=True, value_range=(-1, 1), padding=1)
+    picture = make_grid(
+        batch.detach().cpu().clamp(-1, 1), nrow=columns, normalize=True, value_range=(-1, 1), padding=1, pad_value=0.5
+    )
     ax.imshow(picture.permute(1, 2, 0).numpy(), cmap="gray", interpolation="nearest")
     ax.set_axis_off()
     if title:

@@ -1,27 +1,20 @@
-"""The form of a lesson: code that is read and imitated, plumbing that is folded, evidence in numbers.
-
-Lessons that are not yet in the final form stand in pyproject.toml, where ruff leaves them out.
-"""
+"""The form of a lesson: code that is read and imitated, plumbing that is folded, evidence in numbers."""
 
 import ast
 import re
-import tomllib
 
 import nbformat
 import pytest
 
 from tests.helpers import LESSONS, ROOT, small_lessons
 
-FORMAT = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["format"]
-OLD = re.findall(r"\d\d", " ".join(FORMAT.get("exclude", [])))
-NAMES = [name for name in LESSONS if name[:2] not in OLD]
 # Two parts of lesson 00 grow with every lesson and are looked up, not read: the table of lessons and the glossary.
 LOOKED_UP = re.compile(
     r"<!-- begin lessons -->.*?<!-- end lessons -->|^## Glossary\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE
 )
 LONGEST_CELL, VISIBLE, FOLDED, WORDS, NUTSHELL = 25, 200, 200, 2_500, 150
 
-every_lesson = pytest.mark.parametrize("name", NAMES)
+every_lesson = pytest.mark.parametrize("name", LESSONS)
 
 
 def cells(name, kind):

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import tomllib
 from collections import defaultdict
 from pathlib import Path
 
@@ -49,9 +48,3 @@ def test_lessons_import_nothing_that_neither_answers_nor_learners_use():
     for lesson, trees in unused.items():
         in_both = set.intersection(*trees)
         assert all(name.startswith("coursework.exercises.") for name in in_both), f"{lesson}: {in_both}"
-
-
-def test_the_lessons_that_keep_their_old_form_are_the_same_for_both_of_ruffs_lists():
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]
-    [old] = settings["format"]["exclude"]
-    assert old in settings["lint"]["per-file-ignores"]
