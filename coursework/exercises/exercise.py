@@ -104,11 +104,7 @@ def folder(lesson: int) -> Path:
 def lesson_exercises(lesson: int) -> tuple[Exercise, ...]:
     """The exercises of a lesson, in order; () for a lesson without any."""
     name = f"coursework.exercises.lesson_{lesson:02d}"
-    if importlib.util.find_spec(name) is None:
-        return ()
-    if hasattr(importlib.import_module(name), "EXERCISES"):  # the old form of an exercise (engine.py)
-        return importlib.import_module(name).EXERCISES
-    return importlib.import_module(f"{name}.cases").EXERCISES
+    return importlib.import_module(f"{name}.cases").EXERCISES if importlib.util.find_spec(name) else ()
 
 
 def lesson_derivations(lesson: int) -> tuple[Derivation, ...]:

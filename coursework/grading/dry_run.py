@@ -80,7 +80,7 @@ def judge_here(handed_in: HandIn, lesson: Lesson) -> list[Mark]:
         missing = Mark(exercise.id, "not attempted", "its cell is not in the notebook", flag="cell missing")
         marks.append(next((mark for mark in tries if mark.outcome == "passed"), (tries or [missing])[0]))
         if marks[-1].outcome != "passed":
-            given.append({"exercise": exercise.id, "name": name, "source": source_of(exercise, name)})
+            given.append({"exercise": exercise.id, "name": name, "source": source_of(exercise)})
     return marks
 
 

@@ -56,7 +56,7 @@ class Rules:
         return hashlib.sha256(b"\0".join([rules, *sources, *judges])).hexdigest()[:24]
 
 
-JUDGING = ("answers", "grader", "handin", "marking", "stage", "stripping", "surgery")  # beside all of `sandboxed`
+JUDGING = ("answers", "grader", "handin", "marking", "stage", "stripping")  # beside all of `sandboxed`
 
 
 class Grader:
@@ -100,7 +100,7 @@ class Grader:
             marks.append(mark)
             if mark.outcome != "passed":
                 name = lesson.functions[exercise.id]
-                given.append({"exercise": exercise.id, "name": name, "source": stage.source_of(exercise, name)})
+                given.append({"exercise": exercise.id, "name": name, "source": stage.source_of(exercise)})
         return marks, [*handed_in.remarks, *answers.remarks(handed_in.cells, lesson)]
 
     def _grade_exercise(

@@ -110,7 +110,7 @@ OF_GRADING = (  # what `coursework check-submission` needs beside `sandboxed`
         "lms_names",
         "marking",
     ),
-    *("names", "pictures", "service", "stage", "stripping", "surgery", "writing"),
+    *("names", "pictures", "service", "stage", "stripping", "writing"),
 )
 RUBRIC = re.compile(rb"^### Derivation\n.*?(?=^##|\Z)", re.MULTILINE | re.DOTALL)
 WRITTEN = ("source", "release", "nbgrader_config.py", "gradebook.db", "rubric.md", "students.zip")

@@ -7,7 +7,6 @@ from pathlib import Path
 import coursework
 from coursework._files import write_atomically
 from coursework.exercises.exercise import Exercise
-from coursework.grading import surgery
 from coursework.grading.sandboxed import sandbox
 
 PACKAGE = Path(coursework.__file__).parent
@@ -27,8 +26,6 @@ def write_stage(folder: Path) -> None:
         if ours or set(relative.parts) & set(LEFT_OUT):
             continue
         text = ANSWERS if path.match("exercises/lesson_*/answers.py") else path.read_text(encoding="utf-8")
-        if relative.parts[0] == "exercises" and path.stem.startswith("lesson_"):
-            text = surgery.without_references(text, f"coursework.exercises.{path.stem}")
         write_atomically(folder / "coursework" / relative, text)
 
 
@@ -47,8 +44,6 @@ def hidden() -> list[str]:
     return sorted(str(place) for place in {PACKAGE, PACKAGE.parent, *copies} - places)
 
 
-def source_of(exercise: Exercise, name: str = "") -> str:
-    """Source that defines an exercise's right answer, with what it needs, under this name or its own."""
-    if surgery.is_old(exercise):
-        return surgery.source_of(exercise, name)
+def source_of(exercise: Exercise) -> str:
+    """Source that defines an exercise's right answer, with what it needs."""
     return f"{exercise.answer.imports}\n\n\n{exercise.answer.text}"
