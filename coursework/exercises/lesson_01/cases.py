@@ -64,7 +64,7 @@ class MixtureScore:
 
 
 def _zeros(generator: Generator) -> tuple[MixtureScore, Tensor]:
-    """Modes at the corners of a box with random axes, far from the origin: points near its corners, edges, faces, middle.
+    """Modes at the corners of a box with random axes, far from the origin: points near corners, edges, faces, middle.
 
     Half-way between two corners log p rises along that axis, if they lie further apart than two standard deviations.
     """

@@ -24,7 +24,7 @@ def chain_covariance(covariance: Tensor, step_size: float) -> Tensor:
 
 
 def log_ratio(density: Any, x: Tensor, y: Tensor, step_size: float) -> Tensor:
-    """log p(y) + log q(x | y) - log p(x) - log q(y | x), q(b | a) = N(b; a + step_size/2 s(a), step_size I). -> (B,)."""
+    """log p(y) + log q(x | y) - log p(x) - log q(y | x) for q(b | a) = N(b; a + h/2 s(a), h I). Shape: (B,)."""
     there = _proposal(density, y, x, step_size)
     back = _proposal(density, x, y, step_size)
     target = density.log_prob(y) - density.log_prob(x)
@@ -46,7 +46,7 @@ def offset_left(offset: Tensor, covariance: Tensor, step_size: float, n_steps: i
 
 
 def tempered_variances(variance: Tensor, step_size: float, temperature: float) -> tuple[Tensor, Tensor]:
-    """On N(0, variance): T v / (1 - h T / (4 v)) with h T in the drift, T v / (1 - h / (4 v)) as it should be. (K,) each."""
+    """On N(0, v): T v / (1 - h T / (4 v)) with h T in the drift, T v / (1 - h / (4 v)) as it should be. (K,) each."""
     faulty_step = step_size * temperature
     faulty = temperature * variance / (1 - faulty_step / (4 * variance))
     right = temperature * variance / (1 - step_size / (4 * variance))

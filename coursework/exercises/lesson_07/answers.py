@@ -50,7 +50,7 @@ def chain_alpha_bar(beta_min: float, beta_max: float, n: int) -> Tensor:
 
 
 def kl_to_prior(mean: Tensor, covariance: Tensor, alpha: Tensor, sigma: Tensor, prior_std: Tensor) -> Tensor:
-    """KL( N(alpha mean, alpha^2 covariance + sigma^2 I) || N(0, prior_std^2 I) ). Shapes: (D,), (D, D), () x 3 -> ()."""
+    """KL(N(alpha mean, alpha^2 covariance + sigma^2 I) || N(0, prior_std^2 I)). Shapes: (D,), (D, D), () x 3 -> ()."""
     d = len(mean)
     m = alpha * mean
     noise = sigma**2 * torch.eye(d, dtype=mean.dtype)

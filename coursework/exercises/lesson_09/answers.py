@@ -32,7 +32,7 @@ def heun_step(score: Score, sde: SDE, x: Tensor, t: Tensor, t_next: Tensor) -> T
 
 
 def observed_order(coarse: Tensor, medium: Tensor, fine: Tensor, ratio: Tensor) -> Tensor:
-    """log(|coarse - medium| / |medium - fine|) / log ratio, of the whole batch. Shapes: (B, D) three times, () -> ()."""
+    """log(|coarse - medium| / |medium - fine|) / log ratio, of the whole batch. Shapes: (B, D) x 3, () -> ()."""
     first, second = coarse - medium, medium - fine
     quotient = first.norm() / second.norm()
     return quotient.log() / ratio.log()
@@ -49,7 +49,7 @@ def karras_grid(sde: SDE, n_steps: int, rho: float) -> Tensor:
 
 
 def flow_variance(variance: Tensor, sde: SDE, strength: Tensor) -> Tensor:
-    """Variance at t_min of the flow with strength * score, on N(0, variance), from the exact law at T. Shapes: () -> ().
+    """Variance at t_min of the flow with strength * score on N(0, variance), from the exact law at T. Shapes: () -> ().
 
     With y = variance + sigma^2 / alpha^2 at t_min and y_T at T: alpha^2 y_T (y / y_T)^strength.
     """

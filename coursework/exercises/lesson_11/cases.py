@@ -14,7 +14,7 @@ from coursework.exercises.observers import named
 
 
 class WavyClassifier:
-    """log p(label | x) of a classifier that knows the time, so fine that differences are not near enough to gradients."""
+    """log p(label | x) of a classifier that knows the time, so fine that differences are not close to gradients."""
 
     def __init__(self, weights: Tensor) -> None:
         self.weights = weights

@@ -18,7 +18,7 @@ def gaussian_posterior_score(
     y: Tensor,
     noise_std: Tensor,
 ) -> Tensor:
-    """Score of alpha X + sigma noise, X from N(mean, covariance) given y. Shapes: x (B, D), operator (M, D) -> (B, D)."""
+    """Score of alpha X + sigma noise, X from N(mean, covariance) given y. Shapes: x (B, D), operator (M, D); (B, D)."""
     a, c = operator, covariance
     seen = a @ c @ a.T + noise_std**2 * torch.eye(len(a), dtype=x.dtype)
     gain = c @ a.T @ torch.linalg.inv(seen)
@@ -54,7 +54,7 @@ def pseudoinverse_guided(
 def replace_and_return(
     x: Tensor, known: Tensor, mask: Tensor, sde: SDE, t: Tensor, s: Tensor, z: Tensor, z_back: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The state at s with its known part replaced, and the same led back to t. Shapes: x, known, z (B, D), mask (D,)."""
+    """The state at s with its known part replaced, and this led back to t. Shapes: x, known, z (B, D), mask (D,)."""
     noised = sde.alpha(s) * known + sde.sigma(s) * z
     x_s = torch.where(mask, noised, x)
     r = sde.alpha(t) / sde.alpha(s)
