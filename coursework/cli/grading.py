@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -279,9 +278,7 @@ def grade_class(
         records.keep_path(submission)
     if len(tasks) < len(found):
         print(f"{len(found) - len(tasks)} of {len(found)} submissions are graded already", file=sys.stderr)
-    with warnings.catch_warnings():  # torch's own, where a misconception of lesson 03 is tried
-        warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
-        follow(tasks, rules, records, jobs, scheduler)
+    follow(tasks, rules, records, jobs, scheduler)
 
 
 def follow(tasks: list[Task], rules: Rules, records: Records, jobs: int, scheduler: str) -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, repeat
@@ -67,7 +68,7 @@ def judge(exercise: Exercise, attempt: Any, *, seed: int | None = None, n_cases:
     numbers = seeds(exercise.seed if seed is None else seed, n_cases)
     cases, drawn = ([exercise.case(number) for number in numbers] for _ in range(2))
     # Before the attempt: what torch imports at the first use of a function takes none of its time.
-    expected = [exercise.observe(exercise.reference, args) for args in drawn]
+    expected = [observe_right(exercise, args) for args in drawn]
     done: list[Observed] = []
     got = run(lambda: [done.append(exercise.observe(attempt, args)) for args in cases], SECONDS)
     if isinstance(got.error, NotAttempted):
@@ -275,12 +276,19 @@ def _recognised(exercise: Exercise, numbers: Sequence[int], done: Sequence[Obser
     return ""
 
 
+def observe_right(exercise: Exercise, args: tuple[Any, ...]) -> Observed:
+    """What the right answer gives. What torch warns of at the first use of a function is none of the caller's."""
+    with warnings.catch_warnings(action="ignore"):
+        return exercise.observe(exercise.reference, args)
+
+
 def observe_wrong(
     exercise: Exercise, wrong: Callable[..., Any], seed: int, observe: Callable[..., Observed] | None = None
 ) -> Observed | None:
     """What a function that makes a mistake gives for one case, as the exercise observes it; None where it raises."""
     try:
-        return (observe or exercise.observe)(wrong, exercise.case(seed))
+        with warnings.catch_warnings(action="ignore"):
+            return (observe or exercise.observe)(wrong, exercise.case(seed))
     except Exception:
         return None
 

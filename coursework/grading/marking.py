@@ -63,7 +63,7 @@ class Exam:
             self.next_door = {"exercise": exercise.id, "parameters": parameters, "cases": self.recorded}
             self.recorded = [cases.plain(case[1:]) for case, _ in drawn]
         self.arguments = [judging.leaves(case) for case, _ in drawn]
-        self.expected = [exercise.observe(exercise.reference, case) for case, _ in drawn]
+        self.expected = [judging.observe_right(exercise, case) for case, _ in drawn]
 
     def judge(self, data: bytes, ended: str, seconds_allowed: float, calls: Sequence[int] = ()) -> Mark:
         """The mark for an answer's bytes and how the process that gave them ended ("exit", "time", "memory", ...).

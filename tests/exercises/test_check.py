@@ -1,9 +1,12 @@
 """The exercise engine: whatever a learner's function does, the message is clear and the kernel lives."""
 
 import contextlib
+import functools
 import re
 import threading
 import time
+import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -151,6 +154,24 @@ def test_the_right_answer_goes_first(monkeypatch):
     monkeypatch.setitem(vars(GAUSSIAN), "reference", lambda *args: called.append("right") or gaussian_score(*args))
     verdict(lambda *args: called.append("mine") or gaussian_score(*args))
     assert called[0] == "right"
+
+
+def warns(function):
+    """The function, and a warning as torch gives one at the first use of a part of its own."""
+
+    @functools.wraps(function)
+    def warning(*args):
+        warnings.warn("a part of torch is deprecated", FutureWarning, stacklevel=1)
+        return function(*args)
+
+    return warning
+
+
+def test_what_torch_warns_of_in_our_own_answers_reaches_nobody(monkeypatch):
+    monkeypatch.setitem(vars(GAUSSIAN), "reference", warns(gaussian_score))
+    mistakes = [SimpleNamespace(name=m.name, wrong=warns(m.wrong), edits=()) for m in GAUSSIAN.mistakes]
+    monkeypatch.setitem(vars(GAUSSIAN), "record", SimpleNamespace(mistakes=mistakes))
+    assert verdict(GAUSSIAN.mistakes[-1].wrong.__wrapped__).misconception == mistakes[-1].name
 
 
 def test_check_returns_the_learners_function_where_it_is_right(capsys):

@@ -7,7 +7,6 @@ nbgrader's programming interface from notebooks of a few lines.
 import csv
 import random
 import re
-import warnings
 from pathlib import Path
 
 import nbformat
@@ -594,19 +593,6 @@ def test_lateness_is_known_where_it_was_collected_and_costs_the_same_everywhere(
     assert note == ["cleo", SLICED.name, "its timestamp.txt holds no date: it is not known when it was handed in"]
     school.points("3.1=5")
     assert school.scores()["anna", SLICED.name] == (0.0, 9.0)
-
-
-def test_a_warning_of_torch_is_not_the_instructors(school, monkeypatch):
-    def warns(self, handed_in, lesson, *_):
-        warnings.warn("`torch.jit.script` is deprecated", FutureWarning, stacklevel=1)
-        return [], []
-
-    school.hand_in("anna", HELLO, set())
-    with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        patch.setattr(Judge, "grade", warns)
-        school.grade(course=False)
-    assert [str(w.message) for w in seen if "torch" in str(w.message)] == []
 
 
 @pytest.mark.parametrize(
