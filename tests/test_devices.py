@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from coursework.devices import pick_device
+from coursework.devices import autocast, has_bfloat16, pick_device
 
 
 def machine(monkeypatch, cuda=0, mps=False):
@@ -54,3 +54,22 @@ def test_pick_device_computes_with_one_thread_unless_the_user_asked_for_more(mon
     torch.set_num_threads(3)  # what torch would do with OMP_NUM_THREADS=3
     pick_device("cpu")
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "has"),
+    [
+        ({"avx2": True, "avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"avx512_bf16": True, "amx_bf16": False}, True),
+        ({"avx512_bf16": False, "amx_bf16": True}, True),
+        ({"bf16": True}, True),
+        ({}, False),
+    ],
+)
+def test_a_cpu_has_bfloat16_or_imitates_it(capabilities, has, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert has_bfloat16(torch.device("cpu")) == has
+    assert has_bfloat16(torch.device("cuda"))
+    for precision, expected in (("bfloat16", has), ("float32", False)):
+        with autocast(torch.device("cpu"), precision):
+            assert torch.is_autocast_enabled("cpu") == expected

@@ -24,7 +24,9 @@ Samples = Annotated[
     int | None, typer.Option("-n", "--n", min=10, help="how many samples [default: as many as held-out images]")
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="of all that is random")]
-Precision = Annotated[str, typer.Option(help="float32, or bfloat16: faster on GPUs and new CPUs, less exact")]
+Precision = Annotated[
+    str, typer.Option(help="float32, or bfloat16: faster and less exact where GPU or CPU has it, else float32 too")
+]
 Cpu = Annotated[bool, typer.Option("--cpu", help="compute on the CPU although there is a GPU")]
 
 

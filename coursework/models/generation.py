@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from coursework import probability_flow, reverse_sde
 from coursework._arguments import at_least, one_of, seed_number
 from coursework._files import write_atomically
+from coursework.devices import autocast
 from coursework.models.batches import stream_of
 from coursework.models.recipes import PRECISIONS
 from coursework.predictions import ScoreModel
@@ -66,8 +67,9 @@ def generate(
 
     From the prior along the solver to t_min, then one last step to E[x_0 | x], which takes the remaining noise out.
     Batch i starts from noise that depends on (seed, i) alone, so the processes may share the batches in any way.
-    labels: long (N,), -1 = no label; None: the unconditional model. precision: "bfloat16" computes the network under
-    autocast, the solver stays in float32. The model is moved to the accelerator's device.
+    labels: long (N,), -1 = no label; None: the unconditional model. precision: "bfloat16" computes the network in it
+    where the device can (`devices.autocast`); the solver stays in float32. The model is moved to the accelerator's
+    device.
     Raises TypeError for what is no ScoreModel; FloatingPointError if samples are not finite.
     """
     if not hasattr(model, "predict"):
@@ -88,7 +90,7 @@ def generate(
     starts = range(0, shape[0], batch_size)
 
     @torch.no_grad()
-    @torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    @autocast(device, precision)
     def batch(start: int) -> Tensor:
         stream = stream_of(device, seed, start)
         size = min(batch_size, shape[0] - start)

@@ -32,7 +32,7 @@ class Recipe:
     batch repeats images and times of the first with the opposite noise. batch_size: of all processes together.
     warmup: steps of linear growth of the learning rate, which then falls to 0 along a cosine. clip: the gradient's
     largest norm. average: decay of the moving average of the weights, which is what a trained model is.
-    precision: "bfloat16" computes the network under autocast. seed: of everything random.
+    precision: "bfloat16" computes the network in it where the device can. seed: of everything random.
     """
 
     task: str

@@ -30,6 +30,7 @@ from coursework._arguments import at_least, number, unwatched
 from coursework._files import write_atomically
 from coursework.data import ImageData
 from coursework.data import load as load_data
+from coursework.devices import autocast
 from coursework.models import checkpoints
 from coursework.models.batches import Batch, Batches
 from coursework.models.recipes import Recipe
@@ -198,8 +199,7 @@ class Run:
 
     def loss(self, part: Batch) -> Tensor:
         """The recipe's objective, per pixel, or the cross entropy of the classes."""
-        device_type, low = self.accelerator.device.type, self.recipe.precision == "bfloat16"
-        with torch.autocast(device_type, torch.bfloat16, enabled=low), unwatched(waiting=False):
+        with autocast(self.accelerator.device, self.recipe.precision), unwatched(waiting=False):
             if self.sde is None:
                 return F.cross_entropy(self.model(part.images), part.labels)
             loss = denoising_objective(

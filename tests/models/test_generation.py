@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from coursework import models
+from coursework import devices, models
 from coursework.models.generation import GRIDS, SOLVERS, generate, in_shares, save_grid
 from coursework.models.recipes import PRECISIONS
 from coursework.predictions import ScoreModel
@@ -65,7 +65,8 @@ def test_the_same_samples_for_the_same_seed(grid):
     assert not torch.equal(first[:2], first[2:4])
 
 
-def test_bfloat16_is_near_float32_in_the_network_alone():
+def test_bfloat16_is_near_float32_in_the_network_alone(monkeypatch):
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)
     trained = models.load("digits-vp")
     options = {"labels": torch.arange(20) % 10, "n_steps": 10, "show_progress": False}
     exact, near = (generate(trained, (20, 1, 8, 8), precision=p, **options) for p in ("float32", "bfloat16"))
@@ -73,6 +74,13 @@ def test_bfloat16_is_near_float32_in_the_network_alone():
     assert 1e-4 < float((near - exact).abs().mean()) < 0.02
     analytic = [generate(model(VPSDE()), (5, 1, 2, 2), precision=p, show_progress=False) for p in PRECISIONS]
     assert torch.equal(*analytic), "without products of matrices nothing is rounded"
+
+
+def test_a_device_without_bfloat16_computes_in_float32(monkeypatch):
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)
+    trained = models.load("digits-vp")
+    exact, same = (generate(trained, (5, 1, 8, 8), precision=p, n_steps=2, show_progress=False) for p in PRECISIONS)
+    assert torch.equal(exact, same)
 
 
 def test_samples_that_are_not_finite_are_refused():

@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch.nn import functional as F
 
-from coursework import models
+from coursework import devices, models
 from coursework.data import ImageData, load
 from coursework.metrics import frechet_distance, inception_score
 from coursework.models import checkpoints, generation, training
@@ -179,7 +179,8 @@ def test_gradients_do_not_depend_on_the_parts_a_batch_is_computed_in():
 
 
 @pytest.mark.parametrize("options", [{"precision": "bfloat16"}, {"channels_last": True}], ids=str)
-def test_other_ways_of_computing_give_the_same_losses(options):
+def test_other_ways_of_computing_give_the_same_losses(options, monkeypatch):
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)
     recipe = replace(TINY, precision=options.get("precision", "float32"))
     runs = [
         Run(TINY, None, default_accelerator(), None, 1, False, False),
