@@ -16,6 +16,7 @@ import torch
 from timing import seconds
 from torch.nn import functional as F
 
+from coursework.devices import autocast
 from coursework.models.recipes import RECIPES
 from coursework.models.training import Run, default_accelerator
 
@@ -37,7 +38,7 @@ def bare_step(recipe, compiled):
     labels = (batch.labels,) if run.labelled else ()
 
     def step():
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        with autocast(device, recipe.precision):
             loss = (network(x_t, batch.times, *labels) - batch.noise).square().mean()
         loss.backward()
         optimizer.step()
@@ -90,7 +91,7 @@ def diffusers_step(recipe, n_parameters):
         noise = torch.randn_like(batch.images)
         t = torch.randint(0, 1000, (len(noise),), device=noise.device)
         noisy = scheduler.add_noise(batch.images, noise, t)
-        with torch.autocast(noise.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        with autocast(noise.device, recipe.precision):
             loss = F.mse_loss(model(noisy, t, class_labels=labels, return_dict=False)[0], noise)
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), 1.0)
