@@ -676,4 +676,4 @@ def test_importing_data_loads_neither_pictures_nor_slow_libraries_nor_topics():
         name.split(".")[0] in ("matplotlib", "seaborn", "ipywidgets", "torchvision", "sklearn") for name in loaded
     )
     own = {name for name in loaded if name.startswith("coursework.") and not name.startswith("coursework.data")}
-    assert own == {"coursework._arguments", "coursework._derivatives", "coursework._watching"}
+    assert own == {"coursework._arguments"}

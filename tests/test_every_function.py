@@ -28,6 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOMS = (
     "cli",
+    "evidence",
     "exercises",
     "grading",
     "nn",
@@ -49,6 +50,12 @@ def is_public(name: str) -> bool:
     return not any(part.startswith("_") or part.split("_")[0] in ROOMS for part in name.split(".")[1:])
 
 
+def is_exported(module: str, name: str) -> bool:
+    """Whether the module's room says that the name is one to be called from outside, where it says such a thing."""
+    room = importlib.import_module(module.rpartition(".")[0])
+    return name in getattr(room, "__all__", [name])
+
+
 def takes_tensors(function: Callable) -> bool:
     signature = inspect.signature(function)
     return any("Tensor" in str(p.annotation) or p.name in ("score", "sde") for p in signature.parameters.values())
@@ -63,6 +70,8 @@ def functions() -> dict[str, Callable[["Case"], Callable]]:
         module = importlib.import_module(info.name)
         for name, thing in vars(module).items():
             if name.startswith("_") or getattr(thing, "__module__", "") != info.name:
+                continue
+            if not is_exported(info.name, name):
                 continue
             short = f"{info.name.removeprefix('coursework.')}.{name}"
             if inspect.isfunction(thing) and takes_tensors(thing):
