@@ -90,11 +90,3 @@ def test_visible_code_is_plain(name):
         if dense(node)
     ]
     assert found == []
-
-
-@pytest.mark.lessons
-@pytest.mark.usefixtures("one_thread")
-@every_lesson
-def test_a_cell_that_is_run_again_after_the_last_one_gives_the_same(name):
-    changed = {cell: texts for cell, texts in small_lessons.run_again(name).items() if texts[0] != texts[1]}
-    assert changed == {}

@@ -38,24 +38,18 @@ def small(name: str, value: object) -> object:
     return max(min(value, 10), value // 50) if name.startswith("n_") else value  # 10: as many as there are classes
 
 
-def run(name: str, tree: str = "notebooks") -> str:
-    """What the lesson's cells print."""
-    with _lesson(name, tree) as (cells, execute), _nothing_claimed():
-        return "".join(map(execute, cells))
-
-
 def run_with_its_claims(name: str, seed: int) -> str:
     """What the worked lesson's cells print with its own sizes and this seed. Raises where a claim does not hold."""
     with _lesson(name, "solutions", {"seed": seed}) as (cells, execute):
         return "".join(map(execute, cells))
 
 
-def run_again(name: str, tree: str = "notebooks") -> dict[str, tuple[str, str]]:
-    """What each cell prints and draws in its turn, and when it is run again after the last one, by cell id.
+def run_again(name: str) -> dict[str, tuple[str, str]]:
+    """What each cell of an untouched lesson prints and draws, and when it is run again after the last one, by its id.
 
     A learner's choice of parameters is none of a cell's results: their cell is not run again.
     """
-    with _lesson(name, tree) as (cells, execute), _nothing_claimed():
+    with _lesson(name, "notebooks") as (cells, execute), mock.patch.object(evidence, "_stop_unless"):
         first = {cell.id: execute(cell) for cell in cells}
         return {cell.id: (first[cell.id], execute(cell)) for cell in cells if not _sets_parameters(cell)}
 
@@ -86,10 +80,6 @@ def _lesson(
     ):
         yield cells, execute
         plt.close("all")
-
-
-def _nothing_claimed() -> contextlib.AbstractContextManager:
-    return mock.patch.object(evidence, "_stop_unless")
 
 
 def _sets_parameters(cell: NotebookNode) -> bool:
