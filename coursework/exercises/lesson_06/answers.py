@@ -52,10 +52,8 @@ def level_variance(start: Tensor, a: float | Tensor, n_steps: int) -> Tensor:
 
 def best_step(ratio: float, n_steps: int, candidates: Tensor) -> Tensor:
     """The candidate a with the smallest `level_variance` from ratio^2. Shapes: candidates (N,) -> ()."""
-    start = ratio**2
-    limit = 1 / (1 - candidates / 4)
-    kept = (1 - candidates / 2) ** (2 * n_steps)
-    variances = kept * (start - limit) + limit
+    start = candidates.new_tensor(ratio**2)
+    variances = level_variance(start, candidates, n_steps)
     place = variances.argmin()
     return candidates[place]
 
