@@ -1,6 +1,7 @@
 """Shared fixtures."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -49,7 +50,26 @@ def _named(item: pytest.Item, marker: str) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def no_fashion_mnist_for_others(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def the_process_as_it_was() -> Iterator[None]:
+    """A test that changes what the tests after it find fails itself, and they do not."""
+
+    def state() -> dict[str, object]:
+        variables = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+        return variables | {"current directory": os.getcwd(), "dtype": torch.get_default_dtype()}
+
+    variables, before = dict(os.environ), state()
+    yield
+    after = state()
+    for name in set(os.environ) - set(variables):
+        del os.environ[name]
+    os.environ.update(variables)
+    assert after == before, "the test leaves the process changed"
+
+
+@pytest.fixture(autouse=True)
+def no_fashion_mnist_for_others(
+    request: pytest.FixtureRequest, the_process_as_it_was: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Tests that do not say that they need Fashion-MNIST see none, so that they pass where there is none."""
     if "fashion-mnist" not in _named(request.node, "needs"):
         monkeypatch.delenv(files.VARIABLE, raising=False)

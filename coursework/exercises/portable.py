@@ -60,14 +60,16 @@ def _used(attempt: Any) -> Iterator[tuple[str, Any]]:
     waiting, seen = [attempt], set()
     while waiting:
         thing = waiting.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
         if isinstance(thing, functools.partial):
             waiting.append(thing.func)
         elif isinstance(thing, MethodType):
             waiting.append(thing.__func__)
         elif isinstance(thing, FunctionType):
-            if id(thing) in seen or (thing.__module__ or "").startswith("coursework.") or is_library(_source(thing)):
+            if (thing.__module__ or "").startswith("coursework.") or is_library(_source(thing)):
                 continue
-            seen.add(id(thing))
             found = {n: thing.__globals__[n] for n in _names(thing.__code__) if n in thing.__globals__}
             yield from ((thing.__name__, thing), *found.items())
             waiting += [*found.values(), *enclosed(thing)]

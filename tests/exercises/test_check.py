@@ -359,6 +359,10 @@ def test_what_passes_here_and_cannot_in_grading_is_said(tmp_path, monkeypatch):
         ],
         "import math\ndef mine(x): return torch.sin(x) + math.pi + half\nhalf = 0.5": [],
         "def mine(x):\n    return mine(x - 1) if x else gaussian_score": [],
+        "from math import floor\ndef mine(x): return floor(x)": [],
+        "from operator import itemgetter\nfirst = itemgetter(0)\ndef mine(x): return first(x)": [],
+        "length = [].__len__\ndef mine(x): return length() + str.upper(x) + add(x, x)\nadd = int.__add__": [],
+        "mine = lambda x: mine(x)\nmine.again = mine": [],
         "mine = 5": [],
     }
     names = {"my_helpers": my_helpers, "helper": my_helpers.helper, "network": network, "torch": torch, "sde": VPSDE()}

@@ -205,7 +205,8 @@ def test_a_page_is_made_of_an_answer_with_pictures_and_scripts():
     assert "expected 1, got 2" in page
 
 
-def test_the_rubric_is_on_the_formgraders_page_and_nowhere_else():
+def test_the_rubric_is_on_the_formgraders_page_and_nowhere_else(monkeypatch):
+    monkeypatch.setenv("COURSEWORK_GRADING", "1")  # as the configuration does, and here it is undone
     config = Config()
     exec(CONFIG, {"get_config": lambda: config})
     exporter = HTMLExporter(config=Config(HTMLExporter=config.HTMLExporter))
