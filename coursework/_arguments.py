@@ -137,9 +137,8 @@ def reals(value: object, name: str) -> Tensor:
         raise TypeError(f"{name}: expected a number or a tensor, got {type(value).__name__}") from None
     if given.dtype == torch.bool or given.is_complex():
         raise TypeError(f"{name}: expected real numbers, got {given.dtype}")
-    if isinstance(value, Real):  # as exact as it was given
-        return torch.tensor(float(value), dtype=torch.float64, device="cpu")
-    return given if isinstance(value, Tensor) else given.double()
+    # as exact as it was given: Python's numbers, alone or in a list, have float64's digits
+    return given if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64, device="cpu")
 
 
 def number(value: object, name: str) -> float:

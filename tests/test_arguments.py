@@ -183,6 +183,16 @@ def test_numbers_of_any_kind(value):
     assert (got, type(got)) == (2.0, float)
 
 
+def test_numbers_keep_the_digits_that_they_were_given_with():
+    for given in ([0.1, 1 / 3], (0.1, 1 / 3), np.array([0.1, 1 / 3])):
+        got = arguments.reals(given, "sigma")
+        assert (got.dtype, got.tolist()) == (torch.float64, [0.1, 1 / 3])
+    assert arguments.reals(0.1, "sigma").item() == 0.1
+    assert arguments.reals(np.float32(0.1), "sigma").item() == float(np.float32(0.1))
+    assert arguments.reals([1, 2], "sigma").dtype == arguments.reals(3, "sigma").dtype == torch.float64
+    assert arguments.reals(torch.tensor([0.1]), "sigma").dtype == torch.float32
+
+
 @pytest.mark.parametrize("value", [True, np.bool_(True), "2", None, [2.0], torch.ones(1), torch.tensor(True), 2j])
 def test_what_is_no_number_is_refused(value):
     with pytest.raises(TypeError, match=r"^scale: expected a number, got"):

@@ -171,6 +171,23 @@ VALUES: dict[str, Callable[[Case], Any]] = {
     "k": lambda c: 1,
     "rtol": lambda c: 1e-3,
     "atol": lambda c: 1e-3,
+    "denoiser": lambda c: score,
+    "sigma_data": lambda c: 0.5,
+    "variance": lambda c: c.number(0.375),
+    "prediction": lambda c: "velocity",
+    "scheme": lambda c: "edm",
+    "losses": lambda c: c.points().flatten(1).square().sum(1),
+    "uncertainty": lambda c: c.points(1).flatten(1).sum(1),
+    "u": lambda c: c.points().flatten(1).sum(1).sigmoid(),
+    "edges": lambda c: torch.tensor([0.125, 0.25, 0.5, 1.0], dtype=torch.float64, device=c.device),
+    "second_moments": lambda c: torch.tensor([4.0, 1.0, 2.0], dtype=torch.float64, device=c.device),
+    "weights": lambda c: c.points(),
+    "gamma": lambda c: 2.0,
+    **dict.fromkeys(("gamma_a", "gammas"), lambda c: torch.tensor([2.0, 7.0, 2.0, 7.0], dtype=torch.float64)),
+    **dict.fromkeys(("gamma_b", "target_gamma"), lambda c: 4.0),
+    **dict.fromkeys(("time_a", "time_b"), lambda c: torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)),
+    "target_time": lambda c: 0.75,
+    "snapshots": lambda c: [{"a": (i + 1) * c.points()} for i in range(4)],
 }
 # An argument that means something else in one function.
 SPECIAL: dict[tuple[str, str], Callable[[Case], Any]] = {
@@ -183,6 +200,7 @@ SPECIAL: dict[tuple[str, str], Callable[[Case], Any]] = {
     ("noise_conditional", "sde"): lambda c: VESDE(),
     ("adaptive_sde", "rtol"): lambda c: 0.5,
     ("adaptive_sde", "atol"): lambda c: 0.5,
+    ("importance_law", "weights"): lambda c: torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64, device=c.device),
     ("sdedit", "times"): lambda c: torch.linspace(0.75, 0.25, 4, dtype=torch.float64),
 }
 MADE: dict[type, Callable[[Case], Any]] = {}
@@ -190,12 +208,16 @@ MADE: dict[type, Callable[[Case], Any]] = {}
 
 def make_classes() -> None:
     from coursework.ddpm import DiscreteSchedule
+    from coursework.preconditioning import Preconditioned, TimedDenoiser, TimeLaw
     from coursework.predictions import ScoreModel
     from coursework.sdes import SubVPSDE
 
     MADE[GaussianMixture] = mixture
     MADE[DiscreteSchedule] = lambda c: DiscreteSchedule(VALUES["betas"](c))
     MADE[ScoreModel] = lambda c: ScoreModel(Linear(), VPSDE())
+    MADE[Preconditioned] = lambda c: Preconditioned(Linear(), 0.5)
+    MADE[TimedDenoiser] = lambda c: TimedDenoiser(score, VPSDE())
+    MADE[TimeLaw] = lambda c: TimeLaw(VALUES["edges"](c), VALUES["second_moments"](c))
     for kind in (VPSDE, VESDE, SubVPSDE):
         MADE[kind] = lambda c, kind=kind: kind()
 
@@ -253,6 +275,10 @@ def numbers(result: Any, case: Case) -> list[Tensor]:
         return [torch.tensor(float(result), dtype=torch.float64)]
     if isinstance(result, tuple | list):
         return [t for part in result for t in numbers(part, case)]
+    if isinstance(result, dict):
+        return numbers(list(result.values()), case)
+    if hasattr(result, "probabilities"):
+        return [result.edges, result.probabilities]
     if hasattr(result, "covariance"):
         return [result.mean, result.covariance]
     if callable(result):
@@ -406,7 +432,7 @@ def test_times_outside_the_sdes_interval_are_refused_wherever_they_enter(name, w
     for argument, value in arguments(name, Case()).items():
         if argument not in ("t", "times", "t_min") or not (isinstance(value, Tensor) and value.is_floating_point()):
             continue
-        if name == "sdes.as_time":  # of no SDE
+        if name == "sdes.as_time" or name.startswith("averaging."):  # of no SDE
             continue
         for bad in (value * 0 + wrong, wrong) if value.ndim == 0 else (value * 0 + wrong,):
             with pytest.raises(ValueError, match=rf"^{argument}: (expected|has NaN)"):

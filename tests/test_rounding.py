@@ -10,6 +10,7 @@ ROUNDED = {
     "a product": lambda: X @ X,
     "a sum that cancels": lambda: (X - X.mean()).sum(),
     "a function": lambda: X.exp(),
+    "a power": lambda: X.abs() ** (X + 3),
     "a factorisation": lambda: torch.linalg.eigvalsh(X @ X.T),
 }
 EXACT = {

@@ -21,9 +21,9 @@ _cdist_forward _linalg_det _linalg_eigh _linalg_solve_ex _linalg_svd _log_softma
 _log_softmax_backward_data _pdist_forward _safe_softmax _scaled_dot_product_flash_attention_for_cpu
 _softmax _softmax_backward_data atan2 avg_pool2d_backward convolution_backward cos cumprod
 embedding_dense_backward erf erfc erfinv exp expm1 gelu gelu_backward hypot linalg_cholesky_ex
-linalg_inv_ex linalg_solve_triangular log log10 log1p log2 logspace logsumexp native_batch_norm
+linalg_inv_ex linalg_lstsq linalg_solve_triangular log log10 log1p log2 logspace logsumexp native_batch_norm
 native_group_norm native_group_norm_backward native_layer_norm native_layer_norm_backward pow prod
-rsqrt scatter_add sigmoid sigmoid_backward silu silu_backward sin softplus softplus_backward std tan
+rsqrt scatter_add sigmoid sigmoid_backward silu silu_backward sin softplus softplus_backward special_ndtr std tan
 tanh tanh_backward upsample_nearest2d_backward var
 """.split()  # noqa: SIM905
 EXACT_POWERS = (-1, 0, 0.5, 1, 2)
@@ -61,7 +61,12 @@ class Rounding(TorchDispatchMode):
                 _nudge(out, size, name)
             return out
         out = operation(*args, **kwargs)
-        if name.removesuffix("_") in FUNCTIONS and not (name.startswith("pow") and args[1] in EXACT_POWERS):
+        if name.removesuffix("_") in FUNCTIONS and not _exact(name, args):
             for value in filter(_rounded, tree_leaves(out)):
                 _nudge(value, value.abs() * ((value != 0) & (value.abs() != 1)), name)
         return out
+
+
+def _exact(name: str, args: tuple[object, ...]) -> bool:
+    """Whether a function is a power that every processor rounds alike."""
+    return name.startswith("pow") and not isinstance(args[1], Tensor) and args[1] in EXACT_POWERS
