@@ -16,6 +16,7 @@ import torch
 from timing import seconds
 from torch.nn import functional as F
 
+from coursework import models
 from coursework.devices import autocast
 from coursework.models.recipes import RECIPES
 from coursework.models.training import Run, default_accelerator
@@ -59,10 +60,9 @@ def engine_step(recipe, compiled, look_every=20):
     return step, run.accelerator.device
 
 
-def diffusers_step(recipe, n_parameters):
-    """The training loop of diffusers' documentation on a U-Net2D of about n_parameters, and how many it has."""
-    from diffusers import DDPMScheduler, UNet2DModel
-    from diffusers.optimization import get_cosine_schedule_with_warmup
+def diffusers_unet(n_parameters, *, n_classes=None):
+    """A U-Net2D of diffusers for images of 28 x 28, of about n_parameters."""
+    from diffusers import UNet2DModel
 
     def make(width):
         return UNet2DModel(
@@ -74,13 +74,25 @@ def diffusers_step(recipe, n_parameters):
             down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
             up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
             norm_num_groups=8,
-            num_class_embeds=11,
+            num_class_embeds=n_classes,
         )
 
-    sizes = {width: sum(p.numel() for p in make(width).parameters()) for width in range(16, 129, 8)}
-    width = min(sizes, key=lambda w: abs(sizes[w] - n_parameters))
+    return make(min(range(16, 129, 8), key=lambda width: abs(size(make(width)) - n_parameters)))
+
+
+def size(network):
+    """The number of parameters."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def diffusers_step(recipe, n_parameters):
+    """The training loop of diffusers' documentation on a U-Net2D of about n_parameters, and how many it has."""
+    from diffusers import DDPMScheduler
+    from diffusers.optimization import get_cosine_schedule_with_warmup
+
     accelerator = default_accelerator()
-    scheduler, model = DDPMScheduler(num_train_timesteps=1000), make(width)
+    scheduler, model = DDPMScheduler(num_train_timesteps=1000), diffusers_unet(n_parameters, n_classes=11)
+    theirs = size(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     rates = get_cosine_schedule_with_warmup(optimizer, 500, recipe.n_steps)
     batch = Run(recipe, None, accelerator, None, 1, None, False).batches[0]
@@ -99,7 +111,7 @@ def diffusers_step(recipe, n_parameters):
         rates.step()
         optimizer.zero_grad()
 
-    return step, sizes[width]
+    return step, theirs
 
 
 def main():
@@ -116,9 +128,7 @@ def main():
     recipe = RECIPES[options.recipe]
     ours, device = engine_step(recipe, options.compile)
     steps = {"bare": bare_step(recipe, options.compile), "engine": ours}
-    n_parameters = sum(
-        p.numel() for p in Run(recipe, None, default_accelerator(), None, 1, None, False).bare.parameters()
-    )
+    n_parameters = size(models.make(recipe))
     if options.diffusers:
         steps["diffusers"], theirs = diffusers_step(recipe, n_parameters)
         print(f"parameters: ours {n_parameters:,}, diffusers {theirs:,}")
