@@ -173,7 +173,6 @@ VALUES: dict[str, Callable[[Case], Any]] = {
     "atol": lambda c: 1e-3,
     "denoiser": lambda c: score,
     "sigma_data": lambda c: 0.5,
-    "variance": lambda c: c.number(0.375),
     "prediction": lambda c: "velocity",
     "scheme": lambda c: "edm",
     "losses": lambda c: c.points().flatten(1).square().sum(1),
@@ -200,6 +199,7 @@ SPECIAL: dict[tuple[str, str], Callable[[Case], Any]] = {
     ("noise_conditional", "sde"): lambda c: VESDE(),
     ("adaptive_sde", "rtol"): lambda c: 0.5,
     ("adaptive_sde", "atol"): lambda c: 0.5,
+    ("best_linear", "variance"): lambda c: c.number(0.375),
     ("importance_law", "weights"): lambda c: torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64, device=c.device),
     ("sdedit", "times"): lambda c: torch.linspace(0.75, 0.25, 4, dtype=torch.float64),
 }
