@@ -131,6 +131,8 @@ points = [lambda c, seed=seed: c.points(seed) for seed in range(3)]
 VALUES: dict[str, Callable[[Case], Any]] = {
     **dict.fromkeys(("x", "x0", "x_t", "x_known", "z", "real", "guided", "x0_hat", "shape_like"), points[0]),
     **dict.fromkeys(("noise", "score_value", "value", "y", "generated", "conditional", "reference"), points[1]),
+    **dict.fromkeys(("train", "first"), points[1]),
+    **dict.fromkeys(("held_out", "second"), points[2]),
     **dict.fromkeys(("x_a",), lambda c: c.points(0)[:1].reshape(c.shape) if c.batch else c.points(0)),
     **dict.fromkeys(("x_b",), lambda c: c.points(1)[:1].reshape(c.shape) if c.batch else c.points(0)),
     "worse_score": lambda c: lambda x, t: 0.5 * score(x, t),
@@ -169,6 +171,9 @@ VALUES: dict[str, Callable[[Case], Any]] = {
     "share": lambda c: 0.5,
     "t_min": lambda c: 0.01,
     "k": lambda c: 1,
+    "metric": lambda c: lambda x, y: x.double().mean() - y.double().mean(),
+    "sizes": lambda c: (2, 3, 5),
+    "n_groups": lambda c: 2,
     "rtol": lambda c: 1e-3,
     "atol": lambda c: 1e-3,
     "denoiser": lambda c: score,

@@ -1,10 +1,11 @@
-"""Quality and variety of generated images, seen by a classifier of the course (lesson 06 and `coursework evaluate`).
+"""Quality and variety of generated images, seen by a classifier (lessons 06 and 16, `coursework evaluate`).
 
 The published scores use Inception-v3's features of 299 x 299 colour images; ours use those of the classifier that comes
 with the package, so numbers compare only with one another, best beside the floor that real images reach.
 """
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 
-from coursework._arguments import at_least, batch, finite, floating, like, wide
-from coursework.metrics.distances import CHUNK, distances, nearest
+from coursework._arguments import at_least, finite, floating, indices
+from coursework.metrics.checks import order, two_sets_of_features
 from coursework.nn import Classifier
 
 
@@ -34,12 +35,38 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     (N, F), (M, F), N and M at least 2.
     Source: Heusel et al. 2017, eq. 6.
     """
-    real, generated = _features(real, generated)
+    real, generated = two_sets_of_features(real, generated)
     with torch.device("cpu"):  # whatever torch's default device is
         metric = FrechetInceptionDistance(feature=_AsTheyAre(real.shape[1]), **ALONE)
         metric.update(real.detach().cpu().double(), real=True)
         metric.update(generated.detach().cpu().double(), real=False)
         return float(metric.compute())
+
+
+def frechet_extrapolated(
+    real: Tensor, generated: Tensor, sizes: Sequence[int] | Tensor, *, generator: torch.Generator | None = None
+) -> float:
+    """The Frechet distance of infinitely many images: the line c/n + d through those of n and n, at 1/n = 0.
+
+    E[FD] of n and n images is the laws' distance and c/n, up to O(1/n^2). For each n in `sizes` both sets are cut at
+    random into disjoint parts of n, whose distances are averaged; d is fitted by least squares. It may be negative.
+    Shapes: (N, F), (M, F); sizes: two or more, different, from 2 to the smaller of N and M.
+    Source: Chong & Forsyth 2020 (who take parts of the generated set alone).
+    """
+    two_sets_of_features(real, generated)
+    fewest = min(len(real), len(generated))
+    several = indices(sizes, 2, fewest + 1, "sizes").flatten().tolist()
+    if len(set(several)) < 2:
+        raise ValueError(f"sizes: expected at least two different ones, got {several}")
+    real, generated = (x[order(len(x), generator).to(x.device)][:fewest] for x in (real, generated))
+    means = []
+    for n in several:
+        n_parts = fewest // n
+        pairs = zip(real[: n_parts * n].split(n), generated[: n_parts * n].split(n), strict=True)
+        means.append(sum(frechet_distance(*pair) for pair in pairs) / n_parts)
+    value, u = (torch.tensor(v, dtype=torch.float64, device="cpu") for v in (means, [1 / n for n in several]))
+    slope = ((u - u.mean()) * value).sum() / (u - u.mean()).square().sum()
+    return float(value.mean() - slope * u.mean())
 
 
 def inception_score(logits: Tensor, *, n_splits: int = 10, seed: int = 0) -> tuple[float, float]:
@@ -64,37 +91,6 @@ def inception_score(logits: Tensor, *, n_splits: int = 10, seed: int = 0) -> tup
     return float(mean), float(deviation)
 
 
-def precision_recall(real: Tensor, generated: Tensor, *, k: int = 3) -> tuple[float, float]:
-    """Precision, the share of generated points inside the real set, and recall, of real ones inside the generated set.
-
-    A point is inside a set if it is at most as far from one of its points as that point's k-th nearest neighbour in the
-    set is. Low precision: bad samples; low recall: missing ones. The fewer points a set has, the more room it takes:
-    compare equally many. Shapes: features (N, F), (M, F), N, M > k.
-    Source: Kynkaanniemi et al. 2019, eq. 1 and 2.
-    """
-    k = at_least(k, 1, "k")
-    real, generated = _features(real, generated)
-    fewest = min(len(real), len(generated))
-    if fewest <= k:
-        raise ValueError(f"k: expected less than {fewest}, the smaller set's size, got {k}")
-    return _share_inside(generated, real, k), _share_inside(real, generated, k)
-
-
-def nearest_distances(x: Tensor, reference: Tensor) -> Tensor:
-    """The Euclidean distance of each x to the nearest point of the reference. Shapes: (N, *S), (M, *S) -> (N,).
-
-    Samples that are nearer to the training set than held-out data are may be copies of it.
-    """
-    for value, name in ((x, "x"), (reference, "reference")):
-        batch(value, name)
-    if x.shape[1:] != reference.shape[1:]:
-        raise ValueError(f"reference: expected points of shape {tuple(x.shape[1:])}, got {tuple(reference.shape[1:])}")
-    like(reference[:0], x[:0], "reference", "x")
-    if not len(reference):
-        raise ValueError("reference: expected at least one point")
-    return nearest(wide(x).flatten(1), wide(reference).flatten(1)).to(x.dtype)
-
-
 ALONE: dict[str, Any] = {
     "sync_on_compute": False
 }  # every process has all the features: torchmetrics would count them several times
@@ -109,22 +105,3 @@ class _AsTheyAre(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features
-
-
-def _features(real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sets after a check, half precision in float32."""
-    for value, name in ((real, "real"), (generated, "generated")):
-        floating(value, name)
-        finite(value, name)
-        if value.ndim != 2 or len(value) < 2:
-            raise ValueError(f"{name}: expected features of at least two images (N, F), got {tuple(value.shape)}")
-    like(generated[:1], real[:1], "generated", "real")
-    return wide(real), wide(generated)
-
-
-def _share_inside(x: Tensor, points: Tensor, k: int) -> float:
-    """The share of x inside the set of points."""
-    # the nearest of all is the point itself
-    radii = torch.cat([distances(part, points).kthvalue(k + 1).values for part in points.split(CHUNK)])
-    inside = [(distances(part, points) <= radii).any(1) for part in x.split(CHUNK)]
-    return float(torch.cat(inside).double().mean())

@@ -1,10 +1,11 @@
-"""Distances between two samples of points: how far a sampler's law is from the exact one (lessons 08 and 09)."""
+"""Distances between two samples of points: how far a sampler's law is from the exact one (lessons 08, 09 and 16)."""
 
 import torch
 from torch import Tensor
 
-from coursework._arguments import at_least, batch, wide
+from coursework._arguments import at_least
 from coursework._loops import normal_like
+from coursework.metrics.checks import two_samples
 from coursework.metrics.distances import distances
 
 
@@ -14,7 +15,7 @@ def energy_distance(x: Tensor, y: Tensor) -> Tensor:
     Shapes: x (N, D), y (M, D), N and M at least 2; being unbiased it can be negative. Values have the unit of x.
     Source: Szekely & Rizzo 2013, eq. 5.
     """
-    x, y = _pair(x, y)
+    x, y = two_samples(x, y)
     across, within_x, within_y = distances(x, y).mean(), _mean_distance(x), _mean_distance(y)
     return 2 * across - within_x - within_y
 
@@ -27,7 +28,7 @@ def energy_test(
     That share is the p-value of "both have the same law": uniform on [0, 1] if so, near 0 if not (at least
     1 / (n_permutations + 1)). Shapes: x (N, D), y (M, D). Memory: (N + M)^2 numbers. Source: Szekely & Rizzo 2013.
     """
-    x, y = _pair(x, y)
+    x, y = two_samples(x, y)
     n_permutations = at_least(n_permutations, 1, "n_permutations")
     both = torch.cat([x, y])
     apart = distances(both, both)
@@ -50,7 +51,7 @@ def sliced_wasserstein(
     In one dimension W2 couples the sorted points. Shapes: x, y (N, D). Directions are uniform on the sphere.
     Source: Bonneel, Rabin, Peyre & Pfister 2015.
     """
-    x, y = _pair(x, y)
+    x, y = two_samples(x, y)
     n_projections = at_least(n_projections, 1, "n_projections")
     if len(x) != len(y):
         raise ValueError(f"y: expected {len(x)} points like x, got {len(y)}")
@@ -58,18 +59,6 @@ def sliced_wasserstein(
     directions = directions / directions.norm(dim=0)
     gaps = (x @ directions).sort(dim=0).values - (y @ directions).sort(dim=0).values
     return gaps.square().mean().sqrt()
-
-
-def _pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Both samples after a check, half precision in float32."""
-    batch(x, "x")
-    batch(y, "y")
-    for value, name in ((x, "x"), (y, "y")):
-        if value.ndim != 2 or len(value) < 2:
-            raise ValueError(f"{name}: expected at least two points (N, D), got shape {tuple(value.shape)}")
-    if x.shape[1] != y.shape[1] or x.dtype != y.dtype or x.device != y.device:
-        raise ValueError(f"y: expected dimension, dtype and device of x, got {tuple(y.shape)}, {y.dtype}, {y.device}")
-    return wide(x), wide(y)
 
 
 def _mean_distance(x: Tensor) -> Tensor:
