@@ -248,6 +248,10 @@ class TimeLaw:
         """1 / (p(t) (b - a)) on the law's range [a, b]: E[weight(t) f(t)] is the mean of f over t uniform on it."""
         return 1 / (self.density(t) * float(self.edges[-1] - self.edges[0]))
 
+    def to(self, device: torch.device | str) -> "TimeLaw":
+        """The same law, with what it holds on a device: a loop there need not wait for it."""
+        return TimeLaw(self.edges.to(device), self.probabilities.to(device))
+
     def _on(self, x: Tensor) -> tuple[Tensor, ...]:
         return tuple(v.to(x.device) for v in (self.edges, self.widths, self.distribution, self.probabilities))
 

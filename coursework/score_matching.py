@@ -144,6 +144,26 @@ def denoising_objective(
     "uniform" (lambda = 1). Raises ValueError for times outside [0, T] and where sigma is 0.
     Source: Song et al. 2021, eq. 7, with a factor 1/2.
     """
+    return denoising_losses(
+        model, sde, x, weighting=weighting, label=label, times=times, noise=noise, generator=generator
+    ).mean()
+
+
+def denoising_losses(
+    model: Callable[..., Tensor],
+    sde: "SDE",
+    x: Tensor,
+    *,
+    weighting: str = "noise",
+    label: Tensor | None = None,
+    times: Tensor | None = None,
+    noise: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """lambda(t)/2 |s(x_t, t) + noise / sigma(t)|^2 at each point, of which `denoising_objective` is the mean.
+
+    Arguments and refusals are those of `denoising_objective`. Shapes: x (B, *S) -> (B,).
+    """
     some(x, "x")
     one_of(weighting, WEIGHTINGS, "weighting")
     t = _uniform_time(sde, x, generator) if times is None else _given_times(sde, times, x)
@@ -156,7 +176,7 @@ def denoising_objective(
     if weighting != "noise":
         weight = sde.diffusion(t) ** 2 if weighting == "likelihood" else torch.ones_like(t)
         error = expand(weight / sde.sigma(t) ** 2, error, "times") * error
-    return 0.5 * flat_sum(error).mean()
+    return 0.5 * flat_sum(error)
 
 
 def _uniform_time(sde: "SDE", x: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -10,8 +10,9 @@ from torch import nn
 from coursework._arguments import at_least, one_of
 from coursework.data.images import SHAPES
 from coursework.models import checkpoints
-from coursework.models.recipes import SDES, Recipe
+from coursework.models.recipes import LAWS, PRECONDITIONED, SDES, Recipe
 from coursework.nn import Classifier, ScaledInput, UNet
+from coursework.preconditioning import Preconditioned, TimeLaw, as_score_model
 from coursework.predictions import ScoreModel
 from coursework.sdes import SDE
 
@@ -25,6 +26,20 @@ def make_sde(recipe: Recipe) -> SDE:
         return SDES[recipe.sde["kind"]](**{name: value for name, value in recipe.sde.items() if name != "kind"})
     except TypeError as error:
         raise TypeError(f"sde: {error}") from None
+
+
+def make_law(recipe: Recipe) -> TimeLaw | None:
+    """The law that a recipe draws its times from; None for uniform ones."""
+    law = LAWS[recipe.times["kind"]]
+    options = {name: value for name, value in recipe.times.items() if name != "kind"}
+    if law is None:
+        if options:
+            raise TypeError(f"times: uniform ones have no arguments, got {', '.join(options)}")
+        return None
+    try:
+        return law(make_sde(recipe), **options)
+    except TypeError as error:
+        raise TypeError(f"times: {error}") from None
 
 
 def make(recipe: Recipe) -> ScoreModel | Classifier:
@@ -45,6 +60,8 @@ def make(recipe: Recipe) -> ScoreModel | Classifier:
         except TypeError as error:
             raise TypeError(f"network: {error}") from None
     sde = make_sde(recipe)
+    if recipe.prediction == PRECONDITIONED:
+        return as_score_model(Preconditioned(network, recipe.sigma_data), sde)
     return ScoreModel(ScaledInput(network, sde) if recipe.sde["kind"] == "ve" else network, sde, recipe.prediction)
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coursework._arguments import unwatched
 from coursework.data import ImageData
 from coursework.models.recipes import Recipe
+from coursework.preconditioning import TimeLaw, low_discrepancy
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,9 @@ class Batch:
 class Batches:
     """The batches of a recipe: step i's is a function of (recipe, data, i) alone."""
 
-    def __init__(self, recipe: Recipe, data: ImageData, t_min: float, t_max: float) -> None:
+    def __init__(self, recipe: Recipe, data: ImageData, t_min: float, t_max: float, law: TimeLaw | None = None) -> None:
         self.recipe, self.data, self.t_min, self.t_max = recipe, data, t_min, t_max
+        self.law = None if law is None else law.to(data.images.device)  # None: t uniform on [t_min, t_max]
         self._orders: dict[int, Tensor] = {}
 
     def __getitem__(self, step: int) -> Batch:
@@ -46,12 +49,19 @@ class Batches:
             images = torch.where(mirrored, images.flip(-1), images)
         if recipe.label_dropout > 0:
             labels = labels.where(torch.rand(n, generator=stream, device=device) >= recipe.label_dropout, -1)
-        times = spread_times(n, self.t_min, self.t_max, generator=stream).to(images.dtype)
+        times = self._times(n, stream).to(images.dtype)
         noise = torch.randn(images.shape, generator=stream, device=device, dtype=images.dtype)
         if recipe.antithetic:
             images, labels, times = images.repeat(2, 1, 1, 1), labels.repeat(2), times.repeat(2)
             noise = torch.cat([noise, -noise])
         return Batch(images, labels, times, noise)
+
+    def _times(self, n: int, stream: torch.Generator) -> Tensor:
+        """n times by the recipe's law, spread evenly over it."""
+        if self.law is None:
+            return spread_times(n, self.t_min, self.t_max, generator=stream)
+        with unwatched():
+            return self.law.times(low_discrepancy(n, generator=stream))
 
     def _indices(self, start: int, n: int) -> Tensor:
         """Places start to start + n in an endless row of shuffled epochs: each holds every image once."""
@@ -73,9 +83,7 @@ def spread_times(n: int, t_min: float, t_max: float, *, generator: torch.Generat
     One u, uniform on [0, 1], for all: the loss's variance over times nearly vanishes. Shape: (n,), float64.
     Source: Kingma, Salimans, Poole & Ho 2021, appendix I.1.
     """
-    u = torch.rand((), generator=generator, device=generator.device, dtype=torch.float64)
-    steps = torch.arange(n, device=generator.device, dtype=torch.float64) / n
-    return t_min + (t_max - t_min) * (u + steps).frac()
+    return t_min + (t_max - t_min) * low_discrepancy(n, generator=generator)
 
 
 def stream_of(device: torch.device | str, *key: int) -> torch.Generator:

@@ -15,7 +15,7 @@ from coursework.data import load
 from coursework.models import checkpoints
 from coursework.models.evaluation import Evaluation, evaluate
 from coursework.models.generation import save_grid
-from coursework.models.recipes import RECIPES, Recipe
+from coursework.models.recipes import PRECONDITIONED, RECIPES, Recipe
 from coursework.models.training import COLUMNS, TRAINED
 
 DATA = {
@@ -73,7 +73,9 @@ def card(name: str, recipe: Recipe, seconds: float, table: str, picture: Path | 
     model = models.make(recipe)
     size = sum(p.numel() for p in model.parameters())
     score = recipe.task == "score"
-    kind = f"U-Net that predicts the {recipe.prediction}" if score else "convolutional classifier"
+    preconditioned = recipe.prediction == PRECONDITIONED
+    unet = "preconditioned U-Net" if preconditioned else f"U-Net that predicts the {recipe.prediction}"
+    kind = unet if score else "convolutional classifier"
     network = ", ".join(f"{key} {value}" for key, value in recipe.network.items()) or "the constructor's defaults"
     sde = ", ".join(f"{key} {value}" for key, value in recipe.sde.items() if key != "kind")
     law = f" The SDE is {recipe.sde['kind'].upper()}{f' ({sde})' if sde else ''}." if score else ""

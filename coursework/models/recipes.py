@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from coursework._arguments import at_least, number, one_of, positive, seed_number
+from coursework.averaging import gamma_of
 from coursework.data.images import NAMES
+from coursework.preconditioning import SCHEMES, log_normal_law, log_snr_law
 from coursework.predictions import PREDICTIONS
 from coursework.score_matching import WEIGHTINGS
 from coursework.sdes import VESDE, VPSDE, SubVPSDE
@@ -18,6 +20,9 @@ from coursework.sdes import VESDE, VPSDE, SubVPSDE
 TASKS = ("score", "classify")
 SDES = {"vp": VPSDE, "ve": VESDE, "sub-vp": SubVPSDE}
 PRECISIONS = ("float32", "bfloat16")
+PRECONDITIONED = "preconditioned"  # what a network inside `Preconditioned` predicts
+WEIGHTS = (*WEIGHTINGS, *(scheme for scheme in SCHEMES if scheme not in WEIGHTINGS))
+LAWS = {"uniform": None, "log-normal": log_normal_law, "log-snr": log_snr_law}
 
 
 @dataclass(frozen=True)
@@ -26,13 +31,20 @@ class Recipe:
 
     task: "score" trains a U-Net with denoising score matching under `sde`, "classify" a classifier. data: a name that
     `data.load` knows. network: arguments of `nn.UNet` or `nn.Classifier`, but for those that the data decide. sde: its
-    kind ("vp", "ve" or "sub-vp") and its arguments. prediction, weighting: as in `ScoreModel` and
-    `denoising_objective`. label_dropout: the share of labels that are replaced by the null label; without classes in
-    the network, labels are not used. flip: mirror each image with probability 1/2. antithetic: the second half of a
-    batch repeats images and times of the first with the opposite noise. batch_size: of all processes together.
-    warmup: steps of linear growth of the learning rate, which then falls to 0 along a cosine. clip: the gradient's
-    largest norm. average: decay of the moving average of the weights, which is what a trained model is.
-    precision: "bfloat16" computes the network in it where the device can. seed: of everything random.
+    kind ("vp", "ve" or "sub-vp") and its arguments. prediction: as in `ScoreModel`, or "preconditioned": the network is
+    inside `preconditioning.Preconditioned`, for data of standard deviation sigma_data. weighting: as in
+    `denoising_objective`, or a scheme of `preconditioning.loss_weight` (with gamma, sigma_data), times 1/2. times: the
+    law that t is drawn from, by its kind and its arguments: "uniform" on [t_min, T], "log-normal" or "log-snr"
+    (`log_normal_law`, `log_snr_law`). The loss is the mean over it: weighting "noise" under "log-snr" is "likelihood"
+    by importance sampling, up to a factor. uncertainty: losses are weighted by a trained function of the noise level
+    (`uncertainty_loss`). label_dropout: the share of labels that are replaced by the null label; without classes in the
+    network, labels are not used. flip: mirror each image with probability 1/2. antithetic: the second half of a batch
+    repeats images and times of the first with the opposite noise. batch_size: of all processes together. warmup: steps
+    of linear growth of the learning rate, which then falls to 0 along a cosine. clip: the gradient's largest norm.
+    average: decay of the moving average of the weights, which is what a trained model is. profiles: the sigma_rel of
+    power-function averages that are stored n_snapshots times, evenly over training, so that any other can be made
+    afterwards (`snapshots.rebuild`). precision: "bfloat16" computes the network in it where the device can. seed: of
+    everything random.
     """
 
     task: str
@@ -42,6 +54,10 @@ class Recipe:
     sde: Mapping[str, Any] = field(default_factory=lambda: {"kind": "vp"})
     prediction: str = "noise"
     weighting: str = "noise"
+    sigma_data: float = 0.5
+    gamma: float = 5.0
+    times: Mapping[str, Any] = field(default_factory=lambda: {"kind": "uniform"})
+    uncertainty: bool = False
     label_dropout: float = 0.0
     flip: bool = False
     antithetic: bool = False
@@ -51,38 +67,55 @@ class Recipe:
     warmup: int = 200
     clip: float = 1.0
     average: float = 0.999
+    profiles: tuple[float, ...] = ()
+    n_snapshots: int = 8
     precision: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("network", "sde"):
+        for name in ("network", "sde", "times"):
             if not isinstance(getattr(self, name), Mapping):
                 raise TypeError(f"{name}: expected a table of arguments, got {getattr(self, name)!r}")
-        for name in ("flip", "antithetic"):
+        for name in ("flip", "antithetic", "uncertainty"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected true or false, got {getattr(self, name)!r}")
-        for name in ("learning_rate", "clip", "weight_decay", "label_dropout", "average"):
+        for name in ("learning_rate", "clip", "weight_decay", "label_dropout", "average", "sigma_data", "gamma"):
             number(getattr(self, name), name)
         # JSON has no tuples: the same recipe is equal to itself on the way back
         network = {name: tuple(value) if isinstance(value, list) else value for name, value in self.network.items()}
         object.__setattr__(self, "network", network)
+        if not isinstance(self.profiles, list | tuple):
+            raise TypeError(f"profiles: expected a list of numbers, got {self.profiles!r}")
+        object.__setattr__(self, "profiles", tuple(number(value, "profiles") for value in self.profiles))
         one_of(self.task, TASKS, "task")
         one_of(self.data, NAMES, "data")
-        one_of(self.prediction, PREDICTIONS, "prediction")
-        one_of(self.weighting, WEIGHTINGS, "weighting")
+        one_of(self.prediction, (*PREDICTIONS, PRECONDITIONED), "prediction")
+        one_of(self.weighting, WEIGHTS, "weighting")
         one_of(self.precision, PRECISIONS, "precision")
         one_of(self.sde.get("kind"), tuple(SDES), "sde's kind")
-        for name in ("n_steps", "batch_size"):
+        one_of(self.times.get("kind"), tuple(LAWS), "times' kind")
+        for name in ("n_steps", "batch_size", "n_snapshots"):
             at_least(getattr(self, name), 1, name)
         at_least(self.warmup, 0, "warmup")
         seed_number(self.seed)
-        for name in ("learning_rate", "clip"):
+        for name in ("learning_rate", "clip", "sigma_data", "gamma"):
             positive(getattr(self, name), name)
         for name, most in (("label_dropout", 1.0), ("average", 1.0)):
             if not 0 <= getattr(self, name) < most:
                 raise ValueError(f"{name}: expected a number in [0, {most}), got {getattr(self, name)}")
         if self.task == "classify" and self.label_dropout:
             raise ValueError(f"label_dropout: a classifier needs every label, got {self.label_dropout}")
+        if self.task == "classify" and self.uncertainty:
+            raise ValueError("uncertainty: a classifier knows no noise level, got True")
+        for width in self.profiles:
+            try:
+                gamma_of(width)
+            except ValueError as error:
+                raise ValueError(f"profiles: {error}") from None
+        if len(set(self.profiles)) < len(self.profiles):
+            raise ValueError(f"profiles: expected different numbers, got {self.profiles}")
+        if self.profiles and self.n_snapshots > self.n_steps:
+            raise ValueError(f"n_snapshots: expected at most the {self.n_steps} steps, got {self.n_snapshots}")
         if self.antithetic and self.batch_size % 2:
             raise ValueError(f"batch_size: expected an even number with antithetic=True, got {self.batch_size}")
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -28,13 +28,16 @@ from tqdm.auto import tqdm
 from coursework import models
 from coursework._arguments import at_least, number, unwatched
 from coursework._files import write_atomically
+from coursework.averaging import gamma_of, power_decay
 from coursework.data import ImageData
 from coursework.data import load as load_data
 from coursework.devices import autocast
-from coursework.models import checkpoints
+from coursework.models import checkpoints, snapshots
 from coursework.models.batches import Batch, Batches
 from coursework.models.recipes import Recipe
-from coursework.score_matching import denoising_objective
+from coursework.nn import Uncertainty
+from coursework.preconditioning import loss_weight, uncertainty_loss
+from coursework.score_matching import WEIGHTINGS, denoising_losses
 from coursework.sdes import SDE
 
 COLUMNS = ("step", "loss", "gradient_norm", "learning_rate", "seconds")
@@ -63,11 +66,11 @@ def train(
     """Train a recipe to its end and return the model with the averaged weights, in evaluation mode, on the CPU.
 
     folder: where `log.csv` (a row a step), checkpoints (`step-0000500.safetensors`, every `save_every` steps, the last
-    two) and at last `trained.safetensors` are written; a run that is found there goes on where its last checkpoint
-    stands, with the losses that it would have had. None: nothing is written. accelerator: the device and the
-    processes (`default_accelerator()`). data: instead of the recipe's. accumulate: parts that each process computes its
-    share of a batch in, to save memory. look_every: steps after which losses are fetched from the device.
-    channels_last: memory layout; by default on GPUs. compiled: by `torch.compile`.
+    two), the recipe's snapshots (`snapshot-0000500.safetensors`) and at last `trained.safetensors` are written; a run
+    that is found there goes on where its last checkpoint stands, with the losses that it would have had. None: nothing
+    is written. accelerator: the device and the processes (`default_accelerator()`). data: instead of the recipe's.
+    accumulate: parts that each process computes its share of a batch in, to save memory. look_every: steps after which
+    losses are fetched from the device. channels_last: memory layout; by default on GPUs. compiled: by `torch.compile`.
 
     Raises ValueError if the folder holds a run of another recipe, or a damaged checkpoint, or is in use;
     FloatingPointError, naming the step and the last good checkpoint, as soon as a loss or gradient is seen that is not
@@ -100,10 +103,13 @@ def _train(run: "Run", save_every: int, look_every: int, show_progress: bool) ->
             run.advance()
             bar.update()
             ended = run.step == recipe.n_steps
-            looks = ended or run.step % look_every == 0
+            kept = run.step in run.snapshot_steps
+            looks = ended or kept or run.step % look_every == 0
             stopped = run.agree(stop.is_set()) if ended or run.step % ask_every == 0 else False
             if looks or stopped or run.step % save_every == 0:
                 bar.set_postfix(loss=f"{run.look():.4f}")
+            if kept:
+                run.keep()
             if ended or stopped or run.step % save_every == 0:
                 run.save()
             if stopped and not ended:
@@ -159,16 +165,23 @@ class Run:
         bare = models.make(recipe).to(device)
         if channels_last or (channels_last is None and device.type == "cuda"):
             bare = bare.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.AdamW(bare.parameters(), weight_decay=recipe.weight_decay, fused=True)
+        self.uncertainty = Uncertainty().to(device) if recipe.uncertainty else None
+        groups: list[dict[str, Any]] = [{"params": list(bare.parameters())}]
+        if self.uncertainty is not None:
+            groups.append({"params": list(self.uncertainty.parameters()), "weight_decay": 0.0})
+        optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
         self.bare, self.average = bare, copy.deepcopy(bare)
         self.weights: list[Tensor] = list(bare.parameters())
         self.averaged: list[Tensor] = list(self.average.parameters())
+        self.profiles = [(gamma_of(width), copy.deepcopy(bare)) for width in recipe.profiles]
+        self.snapshot_steps = snapshots.steps(recipe)
         self.model, self.optimizer = accelerator.prepare(torch.compile(bare) if compiled else bare, optimizer)
         self.sde: SDE | None = models.make_sde(recipe) if recipe.task == "score" else None
         data = load_data(recipe.data, device=device) if data is None else data
         if recipe.batch_size > len(data):
             raise ValueError(f"batch_size: expected at most the {len(data)} training images, got {recipe.batch_size}")
-        self.batches = Batches(recipe, data, *((self.sde.t_min, self.sde.T) if self.sde else (0.0, 1.0)))
+        span = (self.sde.t_min, self.sde.T) if self.sde else (0.0, 1.0)
+        self.batches = Batches(recipe, data, *span, models.make_law(recipe) if self.sde else None)
         self.labelled = recipe.task == "classify" or recipe.network.get("n_classes") is not None
         self.step, self.seconds = 0, 0.0
         self.unseen: list[tuple[int, Tensor, Tensor, float]] = []  # step, loss, gradient norm, learning rate
@@ -191,10 +204,16 @@ class Run:
                 accelerator.backward(loss)
             losses.append(loss.detach())
         norm = nn.utils.clip_grad_norm_(self.weights, recipe.clip)
+        if self.uncertainty is not None and accelerator.num_processes > 1:  # the model's are averaged on their way back
+            for parameter in self.uncertainty.parameters():
+                parameter.grad = self._reduced(cast(Tensor, parameter.grad), "mean")
         self.optimizer.step()
         self.optimizer.zero_grad()
         get_ema_multi_avg_fn(average_decay(self.step, recipe.average))(self.averaged, self.weights, self.step)
         self.step += 1
+        for gamma, profile in self.profiles:
+            average = get_ema_multi_avg_fn(power_decay(self.step, gamma))
+            average(list(profile.parameters()), self.weights, self.step)
         self.unseen.append((self.step, torch.stack(losses).sum(), norm, rate))
 
     def loss(self, part: Batch) -> Tensor:
@@ -202,16 +221,26 @@ class Run:
         with autocast(self.accelerator.device, self.recipe.precision), unwatched(waiting=False):
             if self.sde is None:
                 return F.cross_entropy(self.model(part.images), part.labels)
-            loss = denoising_objective(
+            weighting = self.recipe.weighting
+            losses = denoising_losses(
                 self.model,
                 self.sde,
                 part.images,
-                weighting=self.recipe.weighting,
+                weighting=weighting if weighting in WEIGHTINGS else "noise",
                 label=part.labels if self.labelled else None,
                 times=part.times,
                 noise=part.noise,
             )
-            return loss / part.images[0].numel()
+            alpha, sigma = self.sde.alpha(part.times), self.sde.sigma(part.times)
+            if weighting not in WEIGHTINGS:
+                gamma, sigma_data = self.recipe.gamma, self.recipe.sigma_data
+                losses = losses * loss_weight(
+                    alpha, sigma, prediction="noise", scheme=weighting, gamma=gamma, sigma_data=sigma_data
+                )
+            n_pixels = part.images[0].numel()
+            if self.uncertainty is None:
+                return losses.mean() / n_pixels
+            return uncertainty_loss(losses / n_pixels, self.uncertainty(torch.log(sigma / alpha) / 4))
 
     def agree(self, stop: bool) -> bool:
         """Whether any process was asked to stop."""
@@ -277,6 +306,11 @@ class Run:
                 old.unlink(missing_ok=True)
         self.accelerator.wait_for_everyone()
 
+    def keep(self) -> None:
+        """Write a snapshot of the power-function averages."""
+        if self.own_folder is not None:
+            snapshots.write(self.own_folder, self.recipe, self.step, [profile for _, profile in self.profiles])
+
     def resume(self) -> None:
         """Go on from the folder's last checkpoint, if it has one; rows of the log after it are taken out.
 
@@ -304,14 +338,22 @@ class Run:
         """Everything that the next step depends on, by name."""
         moments = {
             f"optimizer.{kind}.{name}": value
-            for name, parameter in self.bare.named_parameters()
+            for name, parameter in self._trained()
             for kind, value in self.optimizer.state[parameter].items()
         }
-        return {
-            **{f"model.{name}": value for name, value in self.bare.state_dict().items()},
-            **{f"average.{name}": value for name, value in self.average.state_dict().items()},
-            **moments,
-        }
+        parts = {f"{part}.{name}": v for part, m in self._modules().items() for name, v in m.state_dict().items()}
+        return {**parts, **moments}
+
+    def _modules(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds the tensors of, by name."""
+        profiles = {f"profile-{i}": profile for i, (_, profile) in enumerate(self.profiles)}
+        others = {} if self.uncertainty is None else {"uncertainty": self.uncertainty}
+        return {"model": self.bare, "average": self.average, **profiles, **others}
+
+    def _trained(self) -> list[tuple[str, nn.Parameter]]:
+        """The parameters in the optimiser's order, by name."""
+        others = [] if self.uncertainty is None else self.uncertainty.named_parameters()
+        return [*self.bare.named_parameters(), *((f"uncertainty.{name}", parameter) for name, parameter in others)]
 
     def _load(self, path: Path, older: Path | None) -> None:
         try:
@@ -325,11 +367,10 @@ class Run:
             raise ValueError(f"{path}: step: expected at most {self.recipe.n_steps}, got {step}")
         moments = checkpoints.part(tensors, "optimizer.")
         checkpoints.same_form(self._moments(), moments, path)
-        checkpoints.load_into(self.bare, checkpoints.part(tensors, "model."), path)
-        checkpoints.load_into(self.average, checkpoints.part(tensors, "average."), path)
+        for part, module in self._modules().items():
+            checkpoints.load_into(module, checkpoints.part(tensors, f"{part}."), path)
         state = {
-            i: {kind: moments[f"{kind}.{name}"] for kind in MOMENTS}
-            for i, (name, _) in enumerate(self.bare.named_parameters())
+            i: {kind: moments[f"{kind}.{name}"] for kind in MOMENTS} for i, (name, _) in enumerate(self._trained())
         }
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.step, self.seconds = step, seconds
@@ -338,7 +379,7 @@ class Run:
         """What the optimiser keeps of each parameter, in form, before the first step too."""
         return {
             f"{kind}.{name}": parameter if kind != "step" else torch.tensor(0.0)
-            for name, parameter in self.bare.named_parameters()
+            for name, parameter in self._trained()
             for kind in MOMENTS
         }
 

@@ -5,6 +5,7 @@ from coursework.nn.denoiser import Denoiser
 from coursework.nn.embeddings import RandomFourierEmbedding, SinusoidalEmbedding
 from coursework.nn.mlp import MLP, TimeMLP
 from coursework.nn.scaled import ScaledInput
+from coursework.nn.uncertainty import Uncertainty
 from coursework.nn.unet import UNet
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "SinusoidalEmbedding",
     "TimeMLP",
     "UNet",
+    "Uncertainty",
 ]
