@@ -221,26 +221,34 @@ class Run:
         with autocast(self.accelerator.device, self.recipe.precision), unwatched(waiting=False):
             if self.sde is None:
                 return F.cross_entropy(self.model(part.images), part.labels)
-            weighting = self.recipe.weighting
-            losses = denoising_losses(
-                self.model,
-                self.sde,
-                part.images,
-                weighting=weighting if weighting in WEIGHTINGS else "noise",
-                label=part.labels if self.labelled else None,
-                times=part.times,
-                noise=part.noise,
-            )
-            alpha, sigma = self.sde.alpha(part.times), self.sde.sigma(part.times)
-            if weighting not in WEIGHTINGS:
-                gamma, sigma_data = self.recipe.gamma, self.recipe.sigma_data
-                losses = losses * loss_weight(
-                    alpha, sigma, prediction="noise", scheme=weighting, gamma=gamma, sigma_data=sigma_data
-                )
-            n_pixels = part.images[0].numel()
+            losses, n_pixels = self._denoising(self.sde, part), part.images[0].numel()
             if self.uncertainty is None:
                 return losses.mean() / n_pixels
-            return uncertainty_loss(losses / n_pixels, self.uncertainty(torch.log(sigma / alpha) / 4))
+            ratio = self.sde.sigma(part.times) / self.sde.alpha(part.times)
+            return uncertainty_loss(losses / n_pixels, self.uncertainty(torch.log(ratio) / 4))
+
+    def _denoising(self, sde: SDE, part: Batch) -> Tensor:
+        """The weighted loss of each image, (B,)."""
+        recipe, scheme = self.recipe, self.recipe.weighting not in WEIGHTINGS
+        losses = denoising_losses(
+            self.model,
+            sde,
+            part.images,
+            weighting="noise" if scheme else recipe.weighting,
+            label=part.labels if self.labelled else None,
+            times=part.times,
+            noise=part.noise,
+        )
+        if not scheme:
+            return losses
+        return losses * loss_weight(
+            sde.alpha(part.times),
+            sde.sigma(part.times),
+            prediction="noise",
+            scheme=recipe.weighting,
+            gamma=recipe.gamma,
+            sigma_data=recipe.sigma_data,
+        )
 
     def agree(self, stop: bool) -> bool:
         """Whether any process was asked to stop."""

@@ -36,6 +36,14 @@ def test_every_recipe_makes_a_model_and_survives_json(name):
         ({"average": -0.1}, r"^average: expected a number in \[0, 1.0\)"),
         ({"label_dropout": 0.5, "task": "classify"}, r"^label_dropout: a classifier needs every label, got 0.5"),
         ({"seed": 2**63}, r"^seed: expected less than 2\^63"),
+        ({"sigma_data": 0.0}, r"^sigma_data: expected values > 0"),
+        ({"gamma": -1.0}, r"^gamma: expected values > 0"),
+        ({"times": {"kind": "normal"}}, r"^times' kind: expected one of 'uniform', 'log-normal', 'log-snr'"),
+        ({"uncertainty": True, "task": "classify"}, r"^uncertainty: a classifier knows no noise level"),
+        ({"profiles": (0.1, 0.3)}, r"^profiles: sigma_rel: expected at most 1 / sqrt\(12\)"),
+        ({"profiles": (0.1, 0.1)}, r"^profiles: expected different numbers"),
+        ({"profiles": (0.1,), "n_snapshots": 6}, r"^n_snapshots: expected at most the 5 steps, got 6"),
+        ({"n_snapshots": 0}, r"^n_snapshots: expected at least 1"),
         ({"antithetic": True, "batch_size": 7}, r"^batch_size: expected an even number with antithetic=True, got 7"),
     ],
 )
@@ -50,6 +58,11 @@ def test_refusals(change, match):
         ({"network": 5}, r"^network: expected a table of arguments, got 5"),
         ({"network": None}, r"^network: expected a table of arguments, got None"),
         ({"sde": "vp"}, r"^sde: expected a table of arguments, got 'vp'"),
+        ({"times": "uniform"}, r"^times: expected a table of arguments, got 'uniform'"),
+        ({"uncertainty": 1}, r"^uncertainty: expected true or false, got 1"),
+        ({"profiles": 0.1}, r"^profiles: expected a list of numbers, got 0.1"),
+        ({"profiles": ("0.1",)}, r"^profiles: expected a number, got '0.1'"),
+        ({"sigma_data": None}, r"^sigma_data: expected a number, got None"),
         ({"flip": "no"}, r"^flip: expected true or false, got 'no'"),
         ({"antithetic": 1}, r"^antithetic: expected true or false, got 1"),
         ({"learning_rate": None}, r"^learning_rate: expected a number, got None"),
@@ -84,3 +97,31 @@ def test_json_that_is_no_recipe(text, match):
 def test_json_may_leave_out_what_has_a_default():
     text = json.dumps({"task": "classify", "data": "mnist", "n_steps": 3, "network": {"widths": [8, 16]}})
     assert Recipe.from_json(text) == Recipe("classify", "mnist", 3, network={"widths": (8, 16)})
+
+
+def test_a_recipe_with_everything_survives_json_and_one_from_before_is_what_it_was():
+    rich = Recipe(
+        "score",
+        "digits",
+        8,
+        prediction="preconditioned",
+        weighting="min-snr",
+        times={"kind": "log-normal", "std": 1.0},
+        uncertainty=True,
+        profiles=(0.05, 0.1),
+    )
+    again = Recipe.from_json(rich.to_json())
+    assert again == rich
+    assert again.profiles == (0.05, 0.1)
+    assert models.make_law(again) is not None
+    before = json.loads(Recipe("score", "digits", 8).to_json())
+    for name in ("sigma_data", "gamma", "times", "uncertainty", "profiles", "n_snapshots"):
+        del before[name]
+    assert Recipe.from_json(json.dumps(before)) == Recipe("score", "digits", 8)
+    assert models.make_law(Recipe.from_json(json.dumps(before))) is None
+
+
+def test_arguments_of_a_law_that_it_does_not_have():
+    for times in ({"kind": "uniform", "mean": 1.0}, {"kind": "log-snr", "mean": 1.0}):
+        with pytest.raises(TypeError, match=r"^times: .*mean"):
+            models.make_law(Recipe("score", "digits", 8, times=times))

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from torch.nn import functional as F
 
 from coursework import devices, models
+from coursework.averaging import gamma_of, power_average
 from coursework.data import ImageData, load
 from coursework.metrics import frechet_distance, inception_score
 from coursework.models import checkpoints, generation, training
@@ -32,6 +33,8 @@ from coursework.models.training import (
     rate_factor,
     train,
 )
+from coursework.nn import RandomFourierEmbedding
+from coursework.sdes import VPSDE
 from tests.helpers import ROOT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -39,6 +42,16 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = {"widths": (8, 16), "attention_at": (4,), "heads": 2, "features": 16}
 TINY = Recipe(
     "score", "digits", 12, network={**SMALL, "n_classes": 10}, label_dropout=0.2, batch_size=16, warmup=3, seed=4
+)
+RICH = replace(
+    TINY,
+    prediction="preconditioned",
+    sigma_data=0.6,
+    weighting="edm",
+    times={"kind": "log-normal", "mean": -0.8, "std": 1.0},
+    uncertainty=True,
+    profiles=(0.1, 0.2),
+    n_snapshots=3,
 )
 
 
@@ -161,6 +174,93 @@ def test_the_engine_does_what_the_formulas_say(clip):
     assert float((now - average).abs().max()) > 1e-4, "the average is another thing than the weights"
 
 
+def test_the_engine_trains_as_karras_et_al_say():
+    """In x = x_0 + sigma noise, the language of their papers: D, 1 / c_out^2, e^-u L + u, and what is stored of it."""
+    recipe = replace(RICH, weight_decay=0.1, learning_rate=3e-3, clip=0.5)
+    network, features = models.make(recipe).network.denoiser.network, RandomFourierEmbedding(64, scale=1.0)
+    w, b = torch.zeros(64, requires_grad=True), torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.AdamW(
+        [{"params": network.parameters(), "weight_decay": 0.1}, {"params": [w, b], "weight_decay": 0.0}]
+    )
+    run, sde, history, passed = Run(recipe, None, default_accelerator(), None, 1, None, False), VPSDE(), [], []
+    for i in range(6):
+        batch = run.batches[i]
+        sigma = (sde.sigma(batch.times) / sde.alpha(batch.times))[:, None, None, None]
+        x = batch.images + sigma * batch.noise
+        total = sigma**2 + 0.36
+        c_noise = sigma.flatten().log() / 4
+        value = network(x / total.sqrt(), c_noise, batch.labels)
+        denoised = 0.36 / total * x + 0.6 * sigma / total.sqrt() * value
+        error = (total / (0.6 * sigma) ** 2 * (denoised - batch.images) ** 2).mean((1, 2, 3)) / 2
+        u = b + features(c_noise) @ w
+        loss = (error / u.exp() + u).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * rate_factor(i, recipe)
+        optimizer.step()
+        history.append((loss.item(), norm.item()))
+        passed.append(weights(network))
+        run.advance()
+    got = [(float(loss), float(norm)) for _, loss, norm, _ in run.unseen]
+    assert torch.tensor(got) == pytest.approx(torch.tensor(history), rel=2e-4)
+    torch.testing.assert_close(weights(run.bare), passed[-1], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(run.uncertainty.weight, w, rtol=1e-3, atol=1e-5)
+    for width, (_, profile) in zip(recipe.profiles, run.profiles, strict=True):
+        expected = power_average(torch.stack(passed), gamma_of(width))
+        torch.testing.assert_close(weights(profile), expected, rtol=1e-3, atol=1e-5)
+        assert float((expected - passed[-1]).abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("weighting", ["data", "velocity", "min-snr", "likelihood"])
+def test_a_weighting_is_that_of_the_error_it_is_named_after(weighting):
+    recipe = replace(TINY, weighting=weighting, gamma=3.0)
+    run = Run(recipe, None, default_accelerator(), None, 1, None, False)
+    batch, sde = run.batches[0], run.sde
+    t = batch.times[:, None, None, None]
+    alpha, sigma = sde.alpha(t), sde.sigma(t)
+    noise = run.bare.network(alpha * batch.images + sigma * batch.noise, batch.times, batch.labels) + 0.1 * batch.images
+    run.bare.network.register_forward_hook(lambda module, given, value: value + 0.1 * batch.images)
+    data = (alpha * batch.images + sigma * (batch.noise - noise)) / alpha
+    error = {
+        "data": data - batch.images,
+        "velocity": (alpha * noise - sigma * data) - (alpha * batch.noise - sigma * batch.images),
+        "min-snr": (alpha**2 / sigma**2).clamp(max=3).sqrt() * (data - batch.images),
+        "likelihood": sde.diffusion(t) / sigma * (noise - batch.noise),
+    }[weighting]
+    assert float(run.loss(batch).detach()) == pytest.approx(float((error**2).mean().detach() / 2), rel=1e-4)
+
+
+def test_the_uncertainty_learns_the_logarithm_of_the_loss():
+    """Of a model that answers 0: 1/2 on the noise at every level."""
+    run = Run(replace(TINY, uncertainty=True, batch_size=64), None, default_accelerator(), None, 1, None, False)
+    run.model = lambda x, t, label: 0 * x
+    for rate, n in ((0.02, 80), (0.002, 80)):
+        optimizer = torch.optim.Adam(run.uncertainty.parameters(), lr=rate)
+        for i in range(n):
+            optimizer.zero_grad()
+            run.loss(run.batches[i]).backward()
+            optimizer.step()
+    t = torch.linspace(0.1, 0.9, 5)
+    u = run.uncertainty(torch.log(run.sde.sigma(t) / run.sde.alpha(t)) / 4)
+    torch.testing.assert_close(u.exp(), torch.full((5,), 0.5), rtol=0.06, atol=0)
+
+
+def test_times_follow_the_recipes_law():
+    sde, n = VPSDE(), 1024
+    for times in ({"kind": "log-normal", "mean": -0.5, "std": 0.7}, {"kind": "log-snr"}):
+        run = Run(replace(TINY, batch_size=n, times=times), None, default_accelerator(), None, 1, None, False)
+        ratios = (-sde.log_snr(run.batches[3].times.double()) / 2).sort().values
+        middles = (torch.arange(n, dtype=torch.float64) + 0.5) / n  # each time lies in its share of the law
+        low, high = (float(-sde.log_snr(t) / 2) for t in (sde.t_min, sde.T))
+        if times["kind"] == "log-snr":
+            expected = low + (high - low) * middles
+        else:
+            expected = -0.5 + 0.7 * torch.special.ndtri(middles)
+        assert float((ratios - expected)[20:-20].abs().max()) < 0.05
+
+
 def test_rates_and_decays():
     recipe = replace(TINY, n_steps=103, warmup=3)
     assert [rate_factor(i, recipe) for i in (0, 2, 3, 53, 103)] == pytest.approx([1 / 3, 1, 1, 0.5, 0], abs=1e-12)
@@ -271,6 +371,36 @@ def test_a_run_goes_on_exactly_where_its_checkpoint_stands(whole, tmp_path):
         theirs, ours = (checkpoints.read(folder / name)[0] for folder in (whole, tmp_path))
         assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_run_with_everything_goes_on_where_its_checkpoint_stands_and_keeps_its_snapshots(tmp_path):
+    """Stopped after step 7; the snapshots are of steps 4, 8 and 12."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    train(RICH, whole, save_every=5, show_progress=False)
+    advance = Run.advance
+
+    def interrupted(self):
+        advance(self)
+        if self.step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "advance", interrupted)
+        with pytest.raises(training.Interrupted, match=r"stopped after step 7"):
+            train(RICH, stopped, save_every=5, show_progress=False)
+    model = train(RICH, stopped, save_every=5, show_progress=False)
+    assert losses(stopped) == losses(whole)
+    files = ["step-0000012", "trained", "snapshot-0000004", "snapshot-0000008", "snapshot-0000012"]
+    assert sorted(p.stem for p in stopped.glob("*.safetensors")) == sorted([*files, "step-0000010"])
+    for name in files:
+        theirs, ours = (checkpoints.read(folder / f"{name}.safetensors")[0] for folder in (whole, stopped))
+        assert theirs.keys() == ours.keys()
+        assert all(torch.equal(theirs[key], ours[key]) for key in theirs), name
+    loaded = models.load(stopped / "trained.safetensors")
+    x, t = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor(0.3)
+    torch.testing.assert_close(loaded(x, t), model(x, t))
+    with pytest.raises(ValueError, match=r"from another recipe: its profiles is \[0.1, 0.2\], here it is \[\]"):
+        train(replace(RICH, profiles=()), stopped, show_progress=False)
 
 
 KILLED = """
@@ -484,12 +614,13 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) if other else 0)
 def together(folder):
     """What the processes of a group train, sample and measure; the first writes it into the folder."""
     accelerator = default_accelerator()
-    run = Run(TINY, None, accelerator, None, 1, None, False)
+    recipe = replace(TINY, uncertainty=True, profiles=(0.1,), n_snapshots=2)
+    run = Run(recipe, None, accelerator, None, 1, None, False)
     mine = run.batches[0].parts(accelerator.num_processes)[accelerator.process_index]
     accelerator.backward(run.loss(mine))
     gradients = {name: p.grad for name, p in run.bare.named_parameters()}
     del run
-    model = train(TINY, Path(folder), accelerator=accelerator, save_every=5, show_progress=False)
+    model = train(recipe, Path(folder), accelerator=accelerator, save_every=5, show_progress=False)
     options = {"labels": torch.arange(7), "n_steps": 2, "batch_size": 2, "show_progress": False}
     images = generation.generate(model, (7, 1, 8, 8), accelerator=accelerator, **options)
     features = torch.randn(2, 50, 4, generator=torch.Generator().manual_seed(0))
@@ -518,6 +649,9 @@ def test_two_processes_train_and_sample_as_one_does(tmp_path):
     for one, two in zip(losses(tmp_path / "1").values(), losses(tmp_path / "2").values(), strict=True):
         assert [float(v) for v in two] == pytest.approx([float(v) for v in one], rel=1e-3)
     torch.testing.assert_close(seen[2]["images"], seen[1]["images"], rtol=1e-2, atol=1e-2)
+    one, two = (checkpoints.read(tmp_path / n / "step-0000012.safetensors")[0] for n in ("1", "2"))
+    for name in ("uncertainty.weight", "profile-0.network.stem.weight"):
+        torch.testing.assert_close(two[name], one[name], rtol=1e-2, atol=1e-4)
     assert seen[2]["scores"] == pytest.approx(seen[1]["scores"], rel=1e-9)
 
 
