@@ -1,9 +1,10 @@
 """Linear inverse problems: the law of data given a measurement of it, and scores for it (lesson 13).
 
 For y = A x_0 + noise_std n, Bayes' rule for scores is grad log p_t(x | y) = grad log p_t(x) + grad_x log p_t(y | x).
-`posterior_score` takes a score and returns a score(x, t) that every solver takes; `inpaint` is a solver.
+`posterior_score` takes a score and returns a score(x, t) that every solver takes; `ddrm` and `inpaint` are solvers.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -20,6 +21,7 @@ from coursework._arguments import (
     ordinary,
     positive_number,
     wide,
+    wide_dtype,
 )
 from coursework._loops import (
     OnStep,
@@ -130,6 +132,84 @@ def condition(density: GaussianMixture, operator: Operator, y: Tensor, noise_std
     )
 
 
+def posterior_variance(density: GaussianMixture, operator: Operator, y: Tensor, noise_std: float) -> Tensor:
+    """Var[x_0 | y] of every element, (D,), the map of what the measurement leaves uncertain: as in `condition`.
+
+    sum_k w_k (P_k + (m_k - m)^2), P_k the diagonals of the components' covariances: what is uncertain within each of
+    them, and which of them it is.
+    """
+    posterior = condition(density, operator, y, noise_std)
+    weights, means = posterior.weights[:, None], posterior.means
+    within = posterior.covariances.diagonal(dim1=-2, dim2=-1)
+    return (weights * (within + (means - posterior.mean).square())).sum(0)
+
+
+def ddrm(
+    score: TimedScore,
+    sde: SDE,
+    operator: Operator,
+    y: Tensor,
+    noise_std: float,
+    x: Tensor,
+    times: Tensor,
+    *,
+    eta: float = 0.85,
+    eta_b: float = 1.0,
+    generator: torch.Generator | None = None,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Sample given y = A x_0 + noise_std n, one number after the other in the basis of the SVD, A = U diag(a) V^T.
+
+    With u = V^T x / alpha, d = V^T x0_hat, s = sigma / alpha: U^T y / a is a look at V^T x_0 with noise b = noise_std /
+    a. A step from t to the next time, at which s and z are taken, q = sqrt(1 - eta^2):
+    unseen (a = 0):    u <- d + s (q (u - d) / s_t + eta z),  s_t that of t;
+    seen, s < b:       u <- d + s (q (U^T y / a - d) / b + eta z);
+    seen, s >= b:      u <- (1 - eta_b) d + eta_b U^T y / a + sqrt(s^2 - eta_b^2 b^2) z.
+    If d were V^T x_0, u would have the law N(V^T x_0, s^2 I) at all times; with x0_hat it is an approximation.
+
+    x: noise (B, *S) at times[0], from the prior; what is seen at all starts from y. operator: (M, D), or a linear
+    function; y: (M,), or (B, M). noise_std, eta and eta_b: at least 0, the latter at most 1. One score call a step.
+    Source: Kawar, Elad, Ermon & Song 2022, section 3.
+    """
+    check_start(score, x, generator)
+    noise_std, shares = number(noise_std, "noise_std"), {"eta": number(eta, "eta"), "eta_b": number(eta_b, "eta_b")}
+    if noise_std < 0:
+        raise ValueError(f"noise_std: expected a number >= 0, got {noise_std}")
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name}: expected a number in [0, 1], got {share}")
+    eta, eta_b = shares.values()
+    times = check_times(times, sde)
+    check_noisy(times[:-1], sde)
+    floating(y, "y")
+    finite(y, "y")
+    measured = _Measurement(operator, y)
+    if not len(x):
+        return x
+    look, seen, b, basis = measured.decoupled(x, noise_std)
+    t = score_times(x, times[:-1], sde)
+    alpha, sigma = columns(wide(x), sde.alpha(times), sde.sigma(times))
+    s, q = sigma / alpha, math.sqrt(1 - eta**2)
+
+    def turned(x: Tensor, i: int) -> Tensor:
+        return wide(x).flatten(1) @ basis / alpha[i]
+
+    def back(u: Tensor, i: int) -> Tensor:
+        return (alpha[i] * u @ basis.mT).reshape(x.shape).to(x.dtype)
+
+    def step(i: int, x: Tensor) -> Tensor:
+        u, d = turned(x, i), turned(x + (sigma[i] ** 2).to(x.dtype) * score_at(score, x, t[i]), i)
+        z = normal_like(u, generator)
+        free = d + s[i + 1] * (q * (u - d) / s[i] + eta * z)
+        blurred = d + s[i + 1] * (q * (look - d) / b.where(b > 0, 1.0) + eta * z)
+        clear = (1 - eta_b) * d + eta_b * look + (s[i + 1] ** 2 - (eta_b * b) ** 2).clamp(min=0).sqrt() * z
+        return back(torch.where(seen, torch.where(s[i + 1] < b, blurred, clear), free), i + 1)
+
+    u = turned(x, 0)
+    from_y = look + (1 - (b / s[0]) ** 2).clamp(min=0).sqrt() * u
+    return walk(step, back(torch.where(seen & (s[0] >= b), from_y, u), 0), times, on_step)
+
+
 def inpaint(
     score: TimedScore,
     sde: SDE,
@@ -220,6 +300,20 @@ class _Measurement:
         floor = 1e-10 * variance.max(1, keepdim=True).values
         inverse = torch.where(variance > floor, 1 / variance, 0.0)
         return (((wide(gap) @ vectors) * inverse) @ vectors.mT).to(gap.dtype)
+
+    def decoupled(self, x: Tensor, noise_std: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """In the basis V of A = U diag(a) V^T: U^T y / a (B, D), where a > 0 (D,), noise_std / a (D,); and V (D, D).
+
+        Where a is 0 (up to rounding), these are 0.
+        """
+        y, matrix = self.gap(torch.zeros_like(wide(x))), _matrix(self.operator, x[:1])
+        left, values, right = torch.linalg.svd(matrix.double())
+        least = torch.finfo(wide_dtype(matrix)).eps * max(matrix.shape) * values.max()
+        rank = int((values > least).sum())
+        look, b = y.new_zeros(len(y), len(right)), y.new_zeros(len(right))
+        look[:, :rank] = (y.double() @ left[:, :rank] / values[:rank]).to(y.dtype)
+        b[:rank] = (noise_std / values[:rank]).to(y.dtype)
+        return look, torch.arange(len(right), device=y.device) < rank, b, right.mT.to(y.dtype)
 
 
 def _check_operator(operator: Operator) -> None:

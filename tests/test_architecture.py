@@ -12,8 +12,8 @@ from tests.helpers import ROOT
 BENEATH = ("_arguments", "_files", "_loops")  # what every module may use
 SUBJECTS = """
 distributions score_matching predictions langevin ncsn sdes reverse_sde probability_flow likelihood guidance ddpm
-inverse_problems fast_solvers preconditioning averaging flow_matching flow_maps latents discrete generalization steering
-beyond_images challenge
+inverse_problems measurements fast_solvers preconditioning averaging flow_matching flow_maps latents discrete
+generalization steering beyond_images challenge
 """.split()  # noqa: SIM905
 # From what nothing of the course is known to the command, which may use all: a room uses only rooms above it here.
 ORDER = [

@@ -123,6 +123,12 @@ def mixture(case: Case) -> GaussianMixture:
     return GaussianMixture(means, case.number([0.25, 0.5]), case.number([1.0, 2.0]))
 
 
+def pictures(case: Case) -> Tensor:
+    """Points as pictures of one row."""
+    x = case.points()
+    return x if x.ndim == 4 else x[:, None]
+
+
 def log_prob_label(x: Tensor, t: Tensor) -> Tensor:
     return torch.log_softmax(torch.stack([x.flatten(1).sum(1), 0 * x.flatten(1)[:, 0]], 1), 1)
 
@@ -174,6 +180,9 @@ VALUES: dict[str, Callable[[Case], Any]] = {
     "metric": lambda c: lambda x, y: x.double().mean() - y.double().mean(),
     "sizes": lambda c: (2, 3, 5),
     "n_groups": lambda c: 2,
+    "kernel": lambda c: c.number([[0.5, 0.25, 0.125]]),
+    "angles": lambda c: c.number([0.0, 0.5, 2.0]),
+    "size": lambda c: 3,
     "rtol": lambda c: 1e-3,
     "atol": lambda c: 1e-3,
     "denoiser": lambda c: score,
@@ -199,7 +208,10 @@ SPECIAL: dict[tuple[str, str], Callable[[Case], Any]] = {
     ("convert", "target"): lambda c: "data",
     ("predict", "target"): lambda c: "score",
     ("posterior_score", "y"): lambda c: c.points(1)[0, :2] if c.batch else c.number([0.5, 0.25]),
-    ("condition", "y"): lambda c: c.number([0.5, 0.25]),
+    **{(f, "y"): lambda c: c.number([0.5, 0.25]) for f in ("condition", "posterior_variance", "ddrm")},
+    **{(f, "x"): pictures for f in ("convolve", "StationaryGaussian.score", "StationaryGaussian.log_prob")},
+    ("deblur", "y"): lambda c: c.number([[0.5, 0.25, -0.75]]),
+    ("deblur", "density"): lambda c: MADE[importlib.import_module("coursework.measurements").StationaryGaussian](c),
     ("DiscreteSchedule.perturb", "t"): lambda c: torch.arange(c.batch, device=c.device) % 6,
     ("noise_conditional", "sde"): lambda c: VESDE(),
     ("adaptive_sde", "rtol"): lambda c: 0.5,
@@ -213,11 +225,13 @@ MADE: dict[type, Callable[[Case], Any]] = {}
 
 def make_classes() -> None:
     from coursework.ddpm import DiscreteSchedule
+    from coursework.measurements import StationaryGaussian
     from coursework.preconditioning import Preconditioned, TimedDenoiser, TimeLaw
     from coursework.predictions import ScoreModel
     from coursework.sdes import SubVPSDE
 
     MADE[GaussianMixture] = mixture
+    MADE[StationaryGaussian] = lambda c: StationaryGaussian(c.number([[0.5, -0.25, 1.0]]), c.number([[2.0, 0.5, 0.5]]))
     MADE[DiscreteSchedule] = lambda c: DiscreteSchedule(VALUES["betas"](c))
     MADE[ScoreModel] = lambda c: ScoreModel(Linear(), VPSDE())
     MADE[Preconditioned] = lambda c: Preconditioned(Linear(), 0.5)

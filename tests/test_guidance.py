@@ -8,15 +8,17 @@ import torch
 
 from coursework.distributions import GaussianMixture, exact_score
 from coursework.guidance import (
+    autoguidance,
     classifier_free_guidance,
     classifier_guidance,
     dynamic_threshold,
     rescale,
     sdedit,
 )
+from coursework.langevin import langevin
 from coursework.nn import UNet
-from coursework.predictions import ScoreModel
-from coursework.probability_flow import heun
+from coursework.predictions import ScoreModel, convert
+from coursework.probability_flow import adaptive, euler, heun
 from coursework.reverse_sde import ancestral, euler_maruyama
 from coursework.sdes import VESDE, VPSDE, SubVPSDE, log_snr_times, uniform_times
 from tests.helpers.laws import random_mixture
@@ -133,6 +135,53 @@ def test_what_guided_sampling_samples_is_not_the_tilted_law():
     assert float(plain.std()) == pytest.approx(0.5, abs=0.02)
 
 
+@each_sde
+@pytest.mark.parametrize(("start", "end"), [(0.9, 0.7), (0.3, 0.29)])
+def test_a_guided_reverse_sde_is_the_conditional_flow_and_langevin_dynamics(name, start, end, generator):
+    """Of scale w: at every t the flow's drift, and Langevin's on p_c^w' p_0^(1-w'), w' = 2w - 1, with its noise."""
+    sde, (parts, _, whole) = SDES[name], classes()
+    exact = conditional(parts, whole, sde)
+    x = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    times = torch.tensor([start, end], dtype=torch.float64)
+    t = times[0]
+    size = float(sde.diffusion(t)) ** 2 * (start - end)
+    flow = euler(exact_score(parts[1], sde), sde, x, times)
+    for scale in (0.0, 1.0, 3.5):
+        guided = classifier_free_guidance(exact, 1, scale)
+        step = euler_maruyama(guided, sde, x, times, final_noise=True, generator=generator.manual_seed(2))
+        value = classifier_free_guidance(exact, 1, 2 * scale - 1)(x, t)
+        moved = langevin(lambda x, value=value: value, x, size, 1, generator=generator.manual_seed(2))
+        torch.testing.assert_close(step, flow + moved - x, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("worse", "scale", "deviation"), [(1.5, 2.0, 0.8165), (4.0, 2.0, 0.5), (4.0, 0.0, 2.0)])
+def test_autoguidance_narrows_a_gaussian_as_its_formula_says(worse, scale, deviation):
+    """v^(w/2) v_worse^((1-w)/2) for models of variance v = 1 and v_worse, VE; one point tells of a linear flow."""
+    sde = VESDE(1e-3, 500.0)
+    good, bad = (
+        exact_score(GaussianMixture(torch.zeros(1, 1).double(), torch.tensor([v]).double()), sde) for v in (1.0, worse)
+    )
+    start = torch.full((1, 1), 500.0).double()
+    end = adaptive(autoguidance(good, bad, scale), sde, start, t_start=1.0, t_end=0.0, rtol=1e-8, atol=1e-8)
+    assert float(end) == pytest.approx(worse ** ((1 - scale) / 2), rel=1e-4)
+    assert float(end) == pytest.approx(deviation, abs=2e-4)
+
+
+@each_sde
+def test_autoguidance_is_the_same_line_through_both_estimates_of_the_data(name, generator):
+    sde = SDES[name]
+    good, bad = (exact_score(random_mixture("full", 2, 3, seed=seed), sde) for seed in (1, 2))
+    x, t = torch.randn(5, 3, generator=generator, dtype=torch.float64), torch.rand(5, generator=generator).double()
+
+    def estimate(score):
+        return convert(score(x, t), x, sde.alpha(t), sde.sigma(t), source="score", target="data")
+
+    expected = estimate(bad) + 2.5 * (estimate(good) - estimate(bad))
+    torch.testing.assert_close(estimate(autoguidance(good, bad, 2.5)), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(autoguidance(good, bad, 1.0)(x, t), good(x, t))
+    torch.testing.assert_close(autoguidance(good, bad, 0.0)(x, t), bad(x, t))
+
+
 def test_guided_scores_run_in_solvers_and_on_networks(generator):
     sde, network = VPSDE(), UNet(8, widths=(8, 16), attention_at=(), n_classes=3, features=16)
     torch.nn.init.normal_(network.last.weight, std=0.1)
@@ -201,6 +250,8 @@ PLAIN = exact_score(GaussianMixture(torch.zeros(1, 3).double(), torch.ones(1).do
         (lambda: classifier_guidance(PLAIN, lambda x, t: x.detach(), 0, 1.0)(X, T), r"^log_prob_label: .* cut off"),
         (lambda: classifier_free_guidance(lambda x, t, k: x[:2], 0, 1.0)(X, T), r"^conditional_score's value"),
         (lambda: classifier_free_guidance(lambda x, t, k: x, 0, 1.0, interval=(0.5, 0.2)), r"^interval: expected"),
+        (lambda: autoguidance(PLAIN, PLAIN, math.inf), r"^scale: expected a finite number"),
+        (lambda: autoguidance(PLAIN, lambda x, t: x[:1], 2.0)(X, T), r"^worse_score's value: expected shape \(2, 3\)"),
         (lambda: rescale(X, X, 1.5), r"^share: expected a number in \[0, 1\]"),
         (lambda: dynamic_threshold(X, 0.0), r"^quantile: expected a number in \(0, 1\]"),
         (lambda: sdedit(PLAIN, VPSDE(), X, uniform_times(VPSDE(), 2)), r"^times: expected a start before T"),

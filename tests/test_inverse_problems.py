@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from coursework.distributions import GaussianMixture, exact_score
-from coursework.inverse_problems import condition, inpaint, posterior_score
+from coursework.inverse_problems import condition, ddrm, inpaint, posterior_score, posterior_variance
 from coursework.likelihood import log_likelihood
 from coursework.nn import UNet
 from coursework.predictions import ScoreModel
@@ -134,6 +134,82 @@ def test_sampling_the_posterior_with_its_exact_score(name):
     assert bool(((x.T.cov() - target.covariance).abs() < 3.5 * error + 5e-3).all())
 
 
+def test_the_map_of_uncertainty_is_the_posteriors_variance(generator):
+    """A Gaussian's by adding precisions; a mixture's by Bayes' rule on draws of the whole."""
+    (operator, y, noise_std), n = problem(), 400_000
+    root = torch.randn(4, 4, generator=generator, dtype=torch.float64)
+    covariance = root @ root.T + 0.2 * torch.eye(4).double()
+    precision = covariance.inverse() + operator.T @ operator / noise_std**2
+    gaussian = GaussianMixture(torch.ones(1, 4).double(), covariance[None])
+    got = posterior_variance(gaussian, operator, y, noise_std)
+    torch.testing.assert_close(got, precision.inverse().diagonal(), rtol=1e-9, atol=1e-9)
+    mixture = random_mixture("full", n_dims=4)
+    x = mixture.sample(n, generator=generator)
+    weight = torch.softmax(-((y - x @ operator.T) ** 2).sum(1) / (2 * noise_std**2), 0)
+    off = (x - weight @ x) ** 2
+    variance = weight @ off
+    error = ((weight**2) @ (off - variance) ** 2).sqrt()
+    assert bool(((posterior_variance(mixture, operator, y, noise_std) - variance).abs() < 4 * error).all())
+
+
+# -- by singular values ------------------------------------------------------------------------------------------------
+
+
+@each_sde
+@pytest.mark.parametrize("noise_std", [0.0, 0.25])
+@pytest.mark.parametrize(("eta", "eta_b"), [(0.85, 1.0), (0.3, 0.5)])
+def test_a_ddrm_step_keeps_the_law_of_the_noise_where_the_clean_point_is_known(name, noise_std, eta, eta_b):
+    """x_t is N(alpha x_0, sigma^2 I) at every time if x0_hat is x_0: once unseen, once seen well, once seen badly."""
+    sde, n, stream = SDES[name], 20_000, torch.Generator().manual_seed(9)
+    basis = torch.linalg.qr(torch.randn(3, 3, generator=stream, dtype=torch.float64)).Q
+    rotation = torch.linalg.qr(torch.randn(2, 2, generator=stream, dtype=torch.float64)).Q
+    operator = rotation @ torch.diag(torch.tensor([2.0, 0.3]).double()) @ basis[:, :2].T  # noise 0.125 and 0.83
+    x_0 = torch.tensor([0.7, -1.2, 0.4]).double().expand(n, 3)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=stream, dtype=torch.float64)
+
+    y = x_0 @ operator.T + noise_std * normal(n, 2)
+    times = sde.time_of_log_snr(torch.tensor([-2.0, -0.5, 0.0, 2.0, 5.0]).double())
+    alpha, sigma = sde.alpha(times), sde.sigma(times)
+    start = sigma[0] * normal(n, 3)
+    unseen = basis[:, 2:] @ basis[:, 2:].T
+    start = start + alpha[0] * x_0 @ unseen  # the rest starts from y
+    if noise_std / 0.3 > sigma[0] / alpha[0]:
+        raise AssertionError("the first time has to be noisier than what is seen")
+    states = []
+    ddrm(
+        lambda x, t: sde.kernel_score(x, x_0, t), sde, operator, y, noise_std, start, times,
+        eta=eta, eta_b=eta_b, generator=stream, on_step=lambda i, t, x: states.append(x),
+    )  # fmt: skip
+    for i, x in enumerate(states, 1):
+        z = (x - alpha[i] * x_0) / sigma[i]
+        assert float(z.mean(0).abs().max()) < 4.5 / n**0.5
+        assert float((z.T.cov() - torch.eye(3).double()).abs().max()) < 4.5 * (2 / n) ** 0.5
+
+
+def test_ddrm_without_noise_ends_on_the_measurement_and_takes_functions_and_images(generator):
+    sde, operator = VPSDE(), torch.nn.AvgPool2d(2)
+    law = GaussianMixture(torch.zeros(1, 16).double(), torch.ones(1).double())
+    flat = exact_score(law, sde)
+    y = operator(torch.randn(3, 1, 4, 4, generator=generator, dtype=torch.float64))
+    start = sde.prior_sample((3, 1, 4, 4), generator=generator, dtype=torch.float64)
+    calls = []
+
+    def score(x, t):
+        calls.append(t)
+        return flat(x.flatten(1), t).reshape(x.shape)
+
+    times = torch.linspace(1.0, 0.0, 9).double()
+    x = ddrm(score, sde, operator, y, 0.0, start, times, generator=generator)
+    torch.testing.assert_close(operator(x), y)
+    assert len(calls) == 8
+    matrix = operator(torch.eye(16).double().reshape(16, 1, 4, 4)).flatten(1).T
+    again = ddrm(flat, sde, matrix, y.flatten(1), 0.0, start.flatten(1), times, generator=generator.manual_seed(0))
+    once = ddrm(score, sde, operator, y, 0.0, start, times, generator=generator.manual_seed(0))
+    torch.testing.assert_close(once.flatten(1), again, rtol=1e-8, atol=1e-8)
+
+
 # -- inpainting --------------------------------------------------------------------------------------------------------
 
 PAIR = GaussianMixture(torch.zeros(1, 2).double(), torch.tensor([[[1.0, 0.9], [0.9, 1.0]]]).double())
@@ -239,6 +315,11 @@ def posterior(operator=None, y=None, noise_std=0.1, **options):
     return posterior_score(PLAIN, VPSDE(), operator, y, noise_std, **options)(X, T)
 
 
+def restored(y=None, noise_std=0.1, **options):
+    y, operator = torch.zeros(1).double() if y is None else y, torch.ones(1, 3).double()
+    return ddrm(PLAIN, VPSDE(), operator, y, noise_std, X, uniform_times(VPSDE(), 2), **options)
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [
@@ -253,6 +334,11 @@ def posterior(operator=None, y=None, noise_std=0.1, **options):
         (lambda: posterior(noise_std=0.0, method="dps"), r"^noise_std: expected a number > 0"),
         (lambda: posterior(noise_std=-1.0), r"^noise_std"),
         (lambda: posterior(operator=torch.ones(1, 4).double()), r"^operator: expected shape \(M, 3\), got \(1, 4\)"),
+        (lambda: posterior_variance(None, np.ones((1, 3)), torch.zeros(1), 0.1), r"^operator: expected a tensor"),
+        (lambda: restored(noise_std=-0.1), r"^noise_std: expected a number >= 0"),
+        (lambda: restored(eta=1.5), r"^eta: expected a number in \[0, 1\], got 1.5"),
+        (lambda: restored(eta_b=-0.5), r"^eta_b: expected a number in \[0, 1\]"),
+        (lambda: restored(y=torch.zeros(2).double()), r"^y: expected shape \(1,\) or \(2, 1\), got \(2,\)"),
         (lambda: posterior(y=torch.zeros(2).double()), r"^y: expected shape \(1,\) or \(2, 1\), got \(2,\)"),
         (lambda: inpaint(PLAIN, VPSDE(), X, MASK[:2], uniform_times(VPSDE(), 2)), r"^mask: expected bool of shape"),
         (lambda: inpaint(PLAIN, VPSDE(), X, MASK.double(), uniform_times(VPSDE(), 2)), r"^mask: expected bool"),
