@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -53,16 +53,20 @@ def _named(item: pytest.Item, marker: str) -> list[str]:
 def the_process_as_it_was() -> Iterator[None]:
     """A test that changes what the tests after it find fails itself, and they do not."""
 
-    def state() -> dict[str, object]:
-        variables = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-        return variables | {"current directory": os.getcwd(), "dtype": torch.get_default_dtype()}
+    variables = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
 
-    variables, before = dict(os.environ), state()
+    def state() -> dict[str, Any]:  # libraries may add variables of their own when they are loaded
+        ours = {name: value for name, value in os.environ.items() if name in variables or name.startswith("COURSEWORK")}
+        return ours | {"current directory": os.getcwd(), "dtype": torch.get_default_dtype()}
+
+    before = state()
     yield
     after = state()
-    for name in set(os.environ) - set(variables):
+    for name in set(after) - set(before):
         del os.environ[name]
     os.environ.update(variables)
+    os.chdir(before["current directory"])
+    torch.set_default_dtype(before["dtype"])
     assert after == before, "the test leaves the process changed"
 
 
