@@ -19,8 +19,8 @@ A_FILE_A_CORE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reor
 ARITHMETIC := MKL_CBWR=COMPATIBLE MKL_CBWR=AVX2 MKL_CBWR=AVX512 MKL_ENABLE_INSTRUCTIONS=AVX2 \
 	MKL_ENABLE_INSTRUCTIONS=SSE4_2 ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1 OMP_NUM_THREADS=2
 MATHEMATICS := $(patsubst %,tests/test_%.py,distributions score_matching predictions langevin ncsn sdes reverse_sde \
-	probability_flow likelihood guidance ddpm inverse_problems measurements preconditioning averaging metrics \
-	metrics_on_gaussians nn loops arguments) tests/models/test_generation.py tests/exercises
+	probability_flow likelihood guidance ddpm inverse_problems measurements fast_solvers preconditioning averaging \
+	metrics metrics_on_gaussians nn loops arguments) tests/models/test_generation.py tests/exercises
 
 .DEFAULT_GOAL := help
 .PHONY: help set-up lab test quick arithmetic seeds run publish outputs site lint lock doctor clean

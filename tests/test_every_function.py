@@ -212,6 +212,7 @@ SPECIAL: dict[tuple[str, str], Callable[[Case], Any]] = {
     **{(f, "x"): pictures for f in ("convolve", "StationaryGaussian.score", "StationaryGaussian.log_prob")},
     ("deblur", "y"): lambda c: c.number([[0.5, 0.25, -0.75]]),
     ("deblur", "density"): lambda c: MADE[importlib.import_module("coursework.measurements").StationaryGaussian](c),
+    ("exponential_multistep", "prediction"): lambda c: "data",
     ("DiscreteSchedule.perturb", "t"): lambda c: torch.arange(c.batch, device=c.device) % 6,
     ("noise_conditional", "sde"): lambda c: VESDE(),
     ("adaptive_sde", "rtol"): lambda c: 0.5,

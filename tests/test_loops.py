@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from coursework.distributions import GaussianMixture, exact_score
+from coursework.fast_solvers import dpm_solver, edm_heun, exponential_multistep
 from coursework.langevin import langevin
 from coursework.nn import Denoiser
 from coursework.predictions import ScoreModel
@@ -25,7 +26,8 @@ from tests.helpers.laws import Cosine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FLOWS = (euler, heun, rk4)
+BOTH_WAYS = (euler, heun, rk4)
+FLOWS = (*BOTH_WAYS, exponential_multistep, dpm_solver, edm_heun)
 STOCHASTIC = (euler_maruyama, reverse_diffusion, ancestral, stochastic_heun, predictor_corrector)
 each_solver = pytest.mark.parametrize("solver", FLOWS + STOCHASTIC)
 each_flow = pytest.mark.parametrize("solver", FLOWS)
@@ -301,7 +303,7 @@ def test_the_generator_decides_the_noise(solver):
 @each_solver
 def test_refusals(solver):
     sde, x, times = VPSDE(), torch.ones(4, 3), uniform_times(VPSDE(), 4)
-    upwards = solver in FLOWS
+    upwards = solver in BOTH_WAYS
 
     def refuses(match, kind=ValueError, score=linear_score, **changed):
         arguments = {"x": x, "times": times, **changed}
