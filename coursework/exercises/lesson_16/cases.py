@@ -9,7 +9,7 @@ from coursework.exercises.observers import named
 
 
 def _two_gaussians(generator: Generator) -> tuple[Tensor, ...]:
-    d = count(generator, 2, 7)
+    d = count(generator, 2, 12)
     first, second = covariances(generator, 2, d)
     return normal(generator, d), first, normal(generator, d), second
 
@@ -37,7 +37,7 @@ def _points_and_neighbours(generator: Generator) -> tuple[int, int, int]:
 
 
 def _equal_covariances(generator: Generator) -> tuple[Tensor, ...]:
-    d = count(generator, 2, 7)
+    d = count(generator, 2, 12)
     return normal(generator, d), normal(generator, d), 2 * covariances(generator, 1, d)[0]
 
 
