@@ -31,8 +31,8 @@ TWELVE_WEEKS = (
     ((8,), "the reverse SDE and its solvers"),
     ((9,), "the probability flow"),
     ((10,), "likelihood"),
-    ((11,), "guidance"),
-    ((12, 13), "DDPM and DDIM; inverse problems"),
+    ((11, 12), "guidance; DDPM and DDIM"),
+    ((13, 16), "inverse problems; evaluation"),
 )
 
 
