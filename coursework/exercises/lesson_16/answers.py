@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def gaussian_frechet(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor) -> Tensor:
-    """|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)). Shapes: means (D,), covariances (D, D); ()."""
+    """|mu - mu'|^2 + tr(C + C' - 2 (C C')^(1/2)). Shapes: means (D,), covariances (D, D); ()."""
     gap = mean_a - mean_b
     overlap = torch.linalg.eigvals(covariance_a @ covariance_b).real.clamp(min=0).sqrt().sum()
     return gap @ gap + covariance_a.trace() + covariance_b.trace() - 2 * overlap
