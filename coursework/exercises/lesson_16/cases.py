@@ -1,6 +1,5 @@
 """Cases of the exercises of lesson 16, evaluation."""
 
-
 from torch import Generator, Tensor
 
 from coursework.exercises.draws import count, covariances, normal, uniform
