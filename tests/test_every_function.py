@@ -144,6 +144,7 @@ VALUES: dict[str, Callable[[Case], Any]] = {
     "worse_score": lambda c: lambda x, t: 0.5 * score(x, t),
     **dict.fromkeys(("score", "model", "fn", "noise_model", "conditional_score", "network"), lambda c: score),
     "target": lambda c: lambda x: -0.5 * x,
+    "solver": lambda c: importlib.import_module("coursework.fast_solvers").exponential_multistep,
     "density": mixture,
     "sde": lambda c: VPSDE(),
     "schedule": lambda c: MADE[importlib.import_module("coursework.ddpm").DiscreteSchedule](c),

@@ -2,6 +2,7 @@
 
 import math
 from functools import cache, partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from diffusers import (
     KDPM2DiscreteScheduler,
     UniPCMultistepScheduler,
 )
+from scipy.optimize import minimize
 
 from coursework import fast_solvers as module
 from coursework.ddpm import DiscreteSchedule, ddim_sample, linear_betas
 from coursework.distributions import GaussianMixture, exact_score
-from coursework.fast_solvers import default_times, dpm_solver, edm_heun, exponential_multistep
+from coursework.fast_solvers import default_times, dpm_solver, edm_heun, exponential_multistep, fit_times
 from coursework.predictions import convert, tweedie
 from coursework.probability_flow import euler
 from coursework.sdes import SDE, VESDE, VPSDE, SubVPSDE, uniform_times
@@ -585,7 +587,7 @@ def denoised(score, sde, x, times):
 def error(got, exact):
     """Root mean square over the 99% of points with the least error."""
     squares = (got - exact).square().mean(1).sort().values
-    return float(squares[: int(0.99 * len(squares))].mean().sqrt())
+    return float(squares[: math.ceil(0.99 * len(squares))].mean().sqrt())
 
 
 @cache
@@ -594,8 +596,8 @@ def at_the_data(make):
     sde, generator = Table(), torch.Generator().manual_seed(11)
     law = make(generator)
     score = exact_score(law, sde)
-    x = law.diffuse(*scales(sde, 1.0)).sample(400, generator=generator)
-    fine = sde.time_of_log_snr(torch.linspace(float(sde.log_snr(1.0)), -2 * math.log(1e-3), 401).double()[1:])
+    x = law.diffuse(*scales(sde, 1.0)).sample(1024, generator=generator)
+    fine = sde.time_of_log_snr(torch.linspace(float(sde.log_snr(1.0)), -2 * math.log(1e-3), 251).double()[1:])
     return score, sde, x, denoised(score, sde, x, torch.cat([fine.new_tensor([1.0]), fine]))
 
 
@@ -604,3 +606,86 @@ def test_default_times_are_as_good_as_the_best_peer(make):
     score, sde, x, exact = at_the_data(make)
     for n_calls, peer in zip((10, 20, 40), PEERS[make], strict=True):
         assert error(denoised(score, sde, x, default_times(sde, n_calls - 1)), exact) < peer
+
+
+# -- fit_times ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", PEERS)
+def test_fitted_times_halve_the_error_of_the_best_peer(make):
+    """On other points of the law than those of the fit."""
+    score, sde, x, exact = at_the_data(make)
+    pilot, reports = x[:512], []
+    times = fit_times(BEST, score, sde, pilot, 9, on_round=lambda *report: reports.append(report))
+    assert error(denoised(score, sde, x[512:], times), exact[512:]) < PEERS[make][0] / 2
+    assert all(after[2] <= before[2] for before, after in pairwise(reports))
+    assert reports[-1][2] == pytest.approx(error(denoised(score, sde, pilot, times), exact[:512]), rel=0.02)
+    assert torch.equal(reports[-1][1], times)
+
+
+def gaussian_end(sde, x):
+    """Where the flow takes x at T as sigma tends to 0."""
+    values, vectors = torch.linalg.eigh(COVARIANCE)
+    alpha, sigma = scales(sde, sde.T)
+    z = (x - alpha * GAUSSIAN.mean) @ vectors / torch.sqrt(alpha**2 * values + sigma**2)
+    return GAUSSIAN.mean + z * values.sqrt() @ vectors.T
+
+
+@each_sde
+@pytest.mark.parametrize("denoise", [True, False])
+def test_errors_are_those_to_the_flows_end_and_calls_are_counted(sde, denoise):
+    x = GAUSSIAN.diffuse(*scales(sde, sde.T)).sample(100, generator=torch.Generator().manual_seed(3))
+    score, calls, reports = quick_score("Gaussian", sde), [], []
+
+    def counted(x, t):
+        calls.append(float(t))
+        return score(x, t)
+
+    def on_round(n_calls, times, rms):
+        reports.append((n_calls, len(calls), float(times[-1])))
+        got = denoised(score, sde, x, times) if denoise else BEST(score, sde, x, times)
+        assert rms == pytest.approx(error(got, gaussian_end(sde, x)), rel=2e-3, abs=2e-5)
+
+    times = fit_times(BEST, counted, sde, x, 4, denoise=denoise, n_rounds=2, on_round=on_round)
+    assert [n for n, _, _ in reports] == [n for _, n, _ in reports]
+    assert len(reports) in (2, 3)
+    assert reports[1][0] - reports[0][0] >= 5 * (4 + denoise)  # four knots and a step
+    assert (times.shape, times.dtype, float(times[0])) == ((5,), torch.float64, sde.T)
+    assert (times.diff() < 0).all()
+    assert min(calls) >= sde.t_min
+    assert reports[-1][2] == float(times[-1])
+
+
+def test_fitted_times_are_the_least_error_that_a_search_finds():
+    """Two steps, by Nelder and Mead's method on a law whose flow is closed."""
+    sde = VPSDE()
+    x = GAUSSIAN.diffuse(*scales(sde, 1.0)).sample(100, generator=torch.Generator().manual_seed(3))
+    score, exact = quick_score("Gaussian", sde), gaussian_end(sde, x)
+
+    def rms(lam):
+        lam = torch.as_tensor(lam)
+        if not float(0.5 * sde.log_snr(1.0)) < float(lam[0]) < float(lam[1]) < float(0.5 * sde.log_snr(sde.t_min)):
+            return 1e3
+        times = torch.cat([torch.ones(1).double(), sde.time_of_log_snr(2 * lam)])
+        return error(denoised(score, sde, x, times), exact)
+
+    least = minimize(rms, (0.5 * sde.log_snr(default_times(sde, 2)))[1:].numpy(), method="Nelder-Mead").fun
+    times = fit_times(BEST, score, sde, x, 2, n_rounds=30)
+    assert error(denoised(score, sde, x, times), exact) == pytest.approx(least, rel=0.02)
+
+
+def test_a_fit_refuses():
+    sde, x = VPSDE(), torch.ones(3, 2, dtype=torch.float64)
+
+    def refuses(match, kind=ValueError, solver=BEST, x=x, n_steps=2, sde=sde, **options):
+        with pytest.raises(kind, match=match):
+            fit_times(solver, curved, sde, x, n_steps, **options)
+
+    refuses(r"^x: expected at least one point", x=x[:0])
+    refuses(r"^x: expected float32 or float64, .* got torch.float16$", TypeError, x=x.half())
+    refuses(r"^solver: expected a function, got str$", TypeError, solver="heun")
+    refuses(r"^n_steps: expected at least 1, got 0$", n_steps=0)
+    refuses(r"^n_rounds: expected at least 1, got 0$", n_rounds=0)
+    refuses(r"^t_min: expected 0 <= t_min < 1.0, got 1.0$", t_min=1.0)
+    refuses(r"^t_min: expected a time with a finite log-SNR, got 0.0$", t_min=0.0)
+    refuses(r"^T: expected a time with a finite log-SNR, got 1.0$", sde=ToTheEnd())
