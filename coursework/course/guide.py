@@ -22,8 +22,7 @@ SIX_WEEKS = (
 )
 TWELVE_WEEKS = (
     ((0, 1), "how the course works; the score function"),
-    ((2,), "Fisher divergence and the implicit objective"),
-    ((3,), "slicing: traces in high dimension"),
+    ((2, 3), "Fisher divergence, the implicit objective, and slicing in high dimension"),
     ((4,), "denoising score matching and Tweedie's formula"),
     ((5,), "Langevin dynamics"),
     ((6,), "noise-conditional score networks"),
@@ -31,8 +30,9 @@ TWELVE_WEEKS = (
     ((8,), "the reverse SDE and its solvers"),
     ((9,), "the probability flow"),
     ((10,), "likelihood"),
-    ((11, 12), "guidance; DDPM and DDIM"),
-    ((13, 16), "inverse problems; evaluation"),
+    ((11,), "guidance"),
+    ((12, 13), "DDPM and DDIM; inverse problems"),
+    ((14, 16), "fast solvers; evaluation"),
 )
 
 
