@@ -211,6 +211,7 @@ def test_a_course_directory_has_all_of_nbgrader(page, tmp_path):
         assert not asks_about_news(page)
         assert page.request.get(address.format("formgrader")).status == 200
         shut_down(page)
+        page.goto("about:blank")  # it would go on asking a server that is gone, and tell the next test
 
 
 def test_a_whole_lesson_runs(page, server, problems):

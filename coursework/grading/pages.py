@@ -124,8 +124,9 @@ class Worker:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, SECONDS), daemon=True)
-        self._process.start()
+        process = context.Process(target=_serve, args=(theirs, SECONDS), daemon=True)
+        process.start()
+        self._process = process  # only now: `close`, in another thread, kills what has been started
         theirs.close()
 
     def ask(self, arguments: tuple[Any, ...], plain: bool) -> str | None:
@@ -148,9 +149,10 @@ class Worker:
     def close(self) -> None:
         """End the process, also while it makes a page."""
         self._closed = True
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
+        process = self._process  # `ask`, in another thread, forgets one that has ended
+        if process is not None:
+            process.kill()
+            process.join()
 
 
 def _serve(connection, seconds: float) -> None:
