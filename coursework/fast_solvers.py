@@ -68,7 +68,7 @@ def exponential_multistep(
     (UniC): order + 1 without a further call, v_{i+1} stays. The state at times[-1] is not corrected.
 
     order: 1, 2 or 3. It grows from 1 in the first steps, so that 3 is seen where x0_hat is flat in lambda at the first
-    step, as at T; from a middle time the first step limits the order to 2, with the corrector to 3.
+    step, as at T; from a middle time the first step limits the order to 2.
     Shapes: x (B, *S) at times[0] -> (B, *S) at times[-1].
     Source: Lu et al. 2022b, algorithm 2; Zhang & Chen 2023; Zhao et al. 2023.
     """
