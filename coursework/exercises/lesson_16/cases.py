@@ -20,8 +20,8 @@ def _sizes_of_sets(generator: Generator) -> tuple[int, int, int]:
 def _two_sets(generator: Generator) -> tuple[Tensor, Tensor]:
     d = count(generator, 2, 7)
     shift, scale = normal(generator, d), uniform(generator, low=0.5, high=1.5)
-    n, m = count(generator, 2, 9), count(generator, 2, 9)
-    return normal(generator, n, d), shift + scale * normal(generator, m, d)
+    n, m, same = count(generator, 2, 9), count(generator, 2, 9), count(generator, 0, 2)
+    return normal(generator, n, d), shift + scale * normal(generator, n if same else m, d)
 
 
 def _overlapping_sets(generator: Generator) -> tuple[Tensor, Tensor, int]:
