@@ -212,7 +212,8 @@ def fit_times(
     Calls: in each round one run of the solver for each knot and mostly one more. on_round(n_calls, times, error) is
     called before the first round and after each, n_calls all that were made so far. It ends early where a round gains
     less than 0.1%. Shapes: x (B, *S) at T, a pilot batch -> (n_steps + 1,), float64.
-    Raises for half precision, no points, n_steps < 1 and n_rounds < 1. Source: the aim is that of Sabour et al. 2024.
+    Raises for half precision, no points, n_steps < 1, n_rounds < 1, and FloatingPointError for a solver that diverges.
+    Source: the aim is that of Sabour et al. 2024.
     """
     check_start(score, x)
     some(x, "x")
@@ -242,6 +243,8 @@ def fit_times(
         increments, knots = 0.5 * sde.log_snr(default_times(sde, n_steps)).diff(), _knots(n_steps)
         each = torch.eye(len(knots), dtype=torch.float64, device="cpu")
         best, damping = tried(0 * each[0]), 1e-2
+        if not math.isfinite(best.error):
+            raise FloatingPointError("solver: its end on the first grid, default_times, is not finite")
         report = on_round or (lambda *_: None)
         report(n_calls, best.times, best.error)
         for _ in range(n_rounds):
@@ -270,6 +273,8 @@ def _downhill(tried: Callable[[Tensor], _Trial], best: _Trial, slopes: Tensor, d
     products = (slopes @ slopes.T).cpu()
     downhill = -(slopes @ best.errors[best.kept].flatten()).cpu()
     diagonal = products.diag() + 1e-6 * products.diag().max()
+    if not 0 < float(diagonal.max()) < math.inf:  # no grid is better than another, or a nudge made the solver diverge
+        return best, damping
     for _ in range(5):
         move = torch.linalg.solve(products + damping * diagonal.diag(), downhill)
         trial = tried(best.theta + move.clamp(-1, 1))

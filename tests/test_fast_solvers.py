@@ -656,6 +656,25 @@ def test_errors_are_those_to_the_flows_end_and_calls_are_counted(sde, denoise):
     assert reports[-1][2] == float(times[-1])
 
 
+@each_sde
+def test_an_exact_solver_is_told_no_error_wherever_the_reference_ends(sde):
+    """Down to sigma / alpha = 0.05 only, the rest is extrapolated: x0_hat is a series in its square."""
+    x = GAUSSIAN.diffuse(*scales(sde, sde.T)).sample(50, generator=torch.Generator().manual_seed(3))
+    reports = []
+    fit_times(
+        lambda score, sde, x, times: gaussian_end(sde, x),
+        quick_score("Gaussian", sde),
+        sde,
+        x,
+        2,
+        denoise=False,
+        t_min=float(sde.time_of_log_snr(torch.tensor(-2 * math.log(0.05), dtype=torch.float64))),
+        n_rounds=1,
+        on_round=lambda n_calls, times, rms: reports.append(rms),
+    )
+    assert max(reports) < 1e-3
+
+
 def test_fitted_times_are_the_least_error_that_a_search_finds():
     """Two steps, by Nelder and Mead's method on a law whose flow is closed."""
     sde = VPSDE()
@@ -684,6 +703,8 @@ def test_a_fit_refuses():
     refuses(r"^x: expected at least one point", x=x[:0])
     refuses(r"^x: expected float32 or float64, .* got torch.float16$", TypeError, x=x.half())
     refuses(r"^solver: expected a function, got str$", TypeError, solver="heun")
+    diverges = lambda score, sde, x, times: x * math.nan  # noqa: E731
+    refuses(r"^solver: its end on the first grid, default_times, is not finite$", FloatingPointError, solver=diverges)
     refuses(r"^n_steps: expected at least 1, got 0$", n_steps=0)
     refuses(r"^n_rounds: expected at least 1, got 0$", n_rounds=0)
     refuses(r"^t_min: expected 0 <= t_min < 1.0, got 1.0$", t_min=1.0)
