@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -57,9 +58,10 @@ def the_process_as_it_was() -> Iterator[None]:
 
     def state() -> dict[str, Any]:  # libraries may add variables of their own when they are loaded
         ours = {name: value for name, value in os.environ.items() if name in variables or name.startswith("COURSEWORK")}
-        return ours | {"current directory": os.getcwd(), "dtype": torch.get_default_dtype()}
+        main = id(sys.modules["__main__"])  # processes that tests start ask it what it is
+        return ours | {"current directory": os.getcwd(), "dtype": torch.get_default_dtype(), "__main__": main}
 
-    before = state()
+    before, main = state(), sys.modules["__main__"]
     yield
     after = state()
     for name in set(after) - set(before):
@@ -67,6 +69,7 @@ def the_process_as_it_was() -> Iterator[None]:
     os.environ.update(variables)
     os.chdir(before["current directory"])
     torch.set_default_dtype(before["dtype"])
+    sys.modules["__main__"] = main
     assert after == before, "the test leaves the process changed"
 
 

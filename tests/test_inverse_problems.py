@@ -177,12 +177,15 @@ def test_a_ddrm_step_keeps_the_law_of_the_noise_where_the_clean_point_is_known(n
     start = start + alpha[0] * x_0 @ unseen  # the rest starts from y
     if noise_std / 0.3 > sigma[0] / alpha[0]:
         raise AssertionError("the first time has to be noisier than what is seen")
-    states = []
-    ddrm(
-        lambda x, t: sde.kernel_score(x, x_0, t), sde, operator, y, noise_std, start, times,
-        eta=eta, eta_b=eta_b, generator=stream, on_step=lambda i, t, x: states.append(x),
-    )  # fmt: skip
-    for i, x in enumerate(states, 1):
+    states = []  # those that the score is asked at, the first one included, and the last
+
+    def score(x, t):
+        states.append(x)
+        return sde.kernel_score(x, x_0, t)
+
+    states.append(ddrm(score, sde, operator, y, noise_std, start, times, eta=eta, eta_b=eta_b, generator=stream))
+    assert len(states) == len(times)
+    for i, x in enumerate(states):
         z = (x - alpha[i] * x_0) / sigma[i]
         assert float(z.mean(0).abs().max()) < 4.5 / n**0.5
         assert float((z.T.cov() - torch.eye(3).double()).abs().max()) < 4.5 * (2 / n) ** 0.5

@@ -38,8 +38,6 @@ def work(task, sender):
 def plain_processes(monkeypatch):
     """Processes that start with this file alone, and little patience."""
     monkeypatch.setattr(workers, "process_context", lambda: multiprocessing.get_context("spawn"))
-    # IPython's shell, which other tests start here, leaves a __main__ without what multiprocessing asks it for.
-    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None, raising=False)
     monkeypatch.setattr(workers, "work", work)
     monkeypatch.setattr(workers, "SLACK", 0.0)
     monkeypatch.setattr(workers, "GRACE", 2.0)

@@ -322,7 +322,9 @@ def no_running_loop():
 def shell():
     """IPython's shell, as a notebook's kernel has it."""
     config = Config({"HistoryManager": {"enabled": False}, "InteractiveShell": {"colors": "nocolor"}})
-    yield InteractiveShell.instance(config=config)
+    shell = InteractiveShell.instance(config=config)
+    yield shell
+    shell.restore_sys_module_state()  # its __main__ lacks what multiprocessing asks of one
     InteractiveShell.clear_instance()
 
 
