@@ -17,6 +17,7 @@ import torch
 from timing import seconds
 
 from coursework.devices import pick_device
+from coursework.fast_solvers import dpm_solver, edm_heun, exponential_multistep
 from coursework.langevin import langevin
 from coursework.nn import Denoiser, TimeMLP
 from coursework.predictions import ScoreModel
@@ -39,6 +40,11 @@ CALLS_A_STEP = {
     euler: 1,
     heun: 2,
     rk4: 4,
+    exponential_multistep: 1,
+    functools.partial(exponential_multistep, order=3, corrector=True): 1,
+    dpm_solver: 2,
+    functools.partial(dpm_solver, order=3): 3,
+    edm_heun: 2,
 }
 
 
@@ -80,15 +86,23 @@ def compare(network, x, calls, rounds):
 
     for solver, calls_a_step in CALLS_A_STEP.items():
         times = uniform_times(sde, calls // calls_a_step)
-        measure(solver.__name__, lambda model, solver=solver, times=times: solver(model, sde, x, times))
+        measure(label(solver), lambda model, solver=solver, times=times: solver(model, sde, x, times))
     measure("langevin", lambda model: langevin(lambda x: model(x, t), x, 1e-3, calls))
+
+
+def label(solver):
+    """A solver's name, with its options."""
+    if isinstance(solver, functools.partial):
+        options = ", ".join(f"{key} {value}" for key, value in solver.keywords.items())
+        return f"{solver.func.__name__}, {options}"
+    return solver.__name__
 
 
 def report(name, pairs, alone):
     """One row."""
     median = statistics.median(loop / bare for loop, bare in pairs)
     share = alone / min(bare for _, bare in pairs)
-    print(f"  {name:20s} {median:.3f}   alone {share:.3f}", flush=True)
+    print(f"  {name:46s} {median:.3f}   alone {share:.3f}", flush=True)
 
 
 def main(calls, rounds, device):
