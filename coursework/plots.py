@@ -125,6 +125,30 @@ def rows_of_images(ax: Axes, table: dict[str, Tensor], title: str | None = None)
         ax.text(-0.01, y, name, transform=ax.transAxes, ha="right", va="center", fontsize=8)
 
 
+def panels(rows: list[dict[str, Tensor]], maps: tuple[str, ...] = (), label: str = "") -> Figure:
+    """A figure of pictures in rows, each with its name above it: what was measured beside what was made of it.
+
+    rows: {name: (H, W)}, as many in each. Values of a picture are in [-1, 1]; those named in `maps` are not negative,
+    white at 0, all with one bar of colours, whose name is `label`.
+    """
+    counts = sorted({len(row) for row in rows})
+    if len(counts) != 1:
+        raise ValueError(f"rows: expected rows of the same number of pictures, got {counts}")
+    figure, axes = plt.subplots(len(rows), counts[0], figsize=(2.1 * counts[0], 2.4 * len(rows)), squeeze=False)
+    tops = [float(row[name].max()) for row in rows for name in maps]
+    for line, row in zip(axes, rows, strict=True):
+        for ax, (name, picture) in zip(line, row.items(), strict=True):
+            if name in maps:
+                mesh = ax.imshow(picture.cpu().numpy(), cmap="Blues", vmin=0, vmax=max(tops), interpolation="nearest")
+                ax.set_axis_off()
+            else:
+                images(ax, picture[None, None])
+            ax.set_title(name, fontsize=10)
+    if maps:
+        figure.colorbar(mesh, ax=axes, label=label, shrink=0.7)
+    return figure
+
+
 def paths(ax: Axes, times: Tensor, states: Tensor, density: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Paths on the line against time, over the density that the points have at each time.
 

@@ -36,6 +36,23 @@ def test_rows_of_different_lengths_are_refused():
     plt.close("all")
 
 
+def test_panels_show_pictures_in_grey_and_maps_on_one_scale():
+    rows = [
+        {"mean": torch.full((3, 4), shade), "map": torch.full((3, 4), top)} for shade, top in ((0.0, 0.2), (1, 0.8))
+    ]
+    with matplotlib.rc_context():
+        figure = plots.panels(rows, ("map",), "spread")
+        *axes, bar = figure.axes
+        plt.close(figure)
+    assert [ax.get_title() for ax in axes] == ["mean", "map"] * 2
+    assert bar.get_ylabel() == "spread"
+    pictures = [ax.images[0] for ax in axes]
+    assert [float(pictures[i].get_array()[1, 1, 0]) for i in (0, 2)] == pytest.approx([0.5, 1.0])
+    assert [pictures[i].get_clim() for i in (1, 3)] == [pytest.approx((0, 0.8))] * 2
+    with pytest.raises(ValueError, match=r"rows: expected rows of the same number of pictures, got \[1, 2\]"):
+        plots.panels([rows[0], {"mean": torch.zeros(3, 4)}])
+
+
 def test_paths_lie_over_the_density_of_their_times_and_time_runs_as_given():
     times = torch.linspace(1, 0, 251)
     states = torch.stack([1 + times, -times], dim=1)[:, :, None]

@@ -61,3 +61,35 @@ def replace_and_return(
     g2 = sde.sigma(t) ** 2 - r**2 * sde.sigma(s) ** 2
     x_t = r * x_s + g2.sqrt() * z_back
     return x_s, x_t
+
+
+def measured_langevin_step(
+    score: Callable[[Tensor], Tensor],
+    operator: Tensor,
+    y: Tensor,
+    noise_std: float,
+    x: Tensor,
+    eta: float,
+    z: Tensor,
+) -> Tensor:
+    """x + eta grad log p(x | y) + sqrt(2 eta) z. Shapes: operator (M, D), y (M,), x, z (B, D) -> (B, D)."""
+    gap = y - x @ operator.T
+    pull = gap @ operator / noise_std**2
+    return x + eta * (score(x) + pull) + (2 * eta) ** 0.5 * z
+
+
+def deblurred(y: Tensor, kernel: Tensor, mean: Tensor, spectrum: Tensor, noise_std: float) -> tuple[Tensor, Tensor]:
+    """The posterior's mean and spectrum, coefficient by coefficient. Shapes: all (H, W)."""
+    h = torch.fft.fft2(kernel)
+    seen = h.abs() ** 2 * spectrum + noise_std**2
+    gap = torch.fft.fft2(y) - h * torch.fft.fft2(mean)
+    gain = spectrum * h.conj() / seen
+    left = spectrum * noise_std**2 / seen
+    return mean + torch.fft.ifft2(gain * gap).real, left
+
+
+def error_of_mean(covariance: Tensor, n: int) -> Tensor:
+    """E |mean of n posterior samples - x_0|^2: both are off the posterior's mean. Shapes: (D, D) -> ()."""
+    of_truth = covariance.trace()
+    of_mean = covariance.trace() / n
+    return of_truth + of_mean

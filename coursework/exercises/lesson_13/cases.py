@@ -5,7 +5,17 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from coursework.exercises.draws import WavyTimedScore, count, covariances, linear_sde, normal, sizes, time_of, uniform
+from coursework.exercises.draws import (
+    WavyTimedScore,
+    count,
+    covariances,
+    linear_sde,
+    normal,
+    number,
+    sizes,
+    time_of,
+    uniform,
+)
 from coursework.exercises.exercise import Exercise
 from coursework.exercises.observers import named, on_its_device
 from coursework.exercises.uses import COEFFICIENTS
@@ -40,10 +50,45 @@ def _mask(generator: Generator) -> tuple[Any, ...]:
     return x, known, mask, sde, t, s, z, z_back
 
 
+class Curved:
+    """x -> x A^T - x^3: a score that is not linear, so that the point where it is asked matters."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Shapes: (B, D) -> (B, D)."""
+        return x @ self.matrix.T - x**3
+
+
+def _langevin(generator: Generator) -> tuple[Any, ...]:
+    b, d = sizes(generator)
+    m = count(generator, 1, 5)
+    score, x, z = Curved(normal(generator, d, d)), normal(generator, b, d), normal(generator, b, d)
+    noise_std, eta = number(generator, 0.3, 0.8), number(generator, 0.05, 0.3)
+    return score, normal(generator, m, d), normal(generator, m), noise_std, x, eta, z
+
+
+def _blurred(generator: Generator) -> tuple[Any, ...]:
+    """A kernel that is not symmetric, so that its transform is complex; a spectrum that is equal at k and -k."""
+    h, w = count(generator, 2, 7), count(generator, 3, 8)
+    y, kernel, mean = normal(generator, h, w), uniform(generator, h, w, low=0.0, high=1.0), normal(generator, h, w)
+    spectrum = uniform(generator, h, w, low=0.2, high=2.0)
+    opposite = spectrum.flip(0, 1).roll((1, 1), (0, 1))
+    return y, kernel / kernel.sum(), mean, (spectrum + opposite) / 2, number(generator, 0.2, 0.7)
+
+
+def _restorations(generator: Generator) -> tuple[Tensor, int]:
+    return covariances(generator, 1, count(generator, 2, 12))[0], count(generator, 2, 30)
+
+
 PERTURB = "coursework.sdes.SDE.perturb"
 
 EXERCISES = (
     Exercise("13.1", "gaussian_posterior_score", _posterior, seed=20_026),
     Exercise("13.2", "pseudoinverse_guided", _measured, on_its_device(), rtol=1e-11, uses=COEFFICIENTS, seed=20_021),
     Exercise("13.3", "replace_and_return", _mask, named("x_s", "x_t"), uses=(*COEFFICIENTS, PERTURB), seed=20_021),
+    Exercise("13.4", "measured_langevin_step", _langevin, seed=20_004),
+    Exercise("13.5", "deblurred", _blurred, named("mean", "spectrum")),
+    Exercise("13.6", "error_of_mean", _restorations),
 )

@@ -1,9 +1,12 @@
 """Other right answers to the exercises of lesson 13."""
 
+import math
+
 import torch
 from torch.distributions import MultivariateNormal
 
 from coursework.inverse_problems import posterior_score
+from coursework.measurements import StationaryGaussian, deblur
 
 
 def posterior_by_joint_law(x, alpha, sigma, mean, covariance, operator, y, noise_std):
@@ -56,8 +59,45 @@ def replace_by_matrices(x, known, mask, sde, t, s, z, z_back):
     return state, torch.addcmul(log_ratio.exp() * state, gained.sqrt(), z_back)
 
 
+def langevin_by_gradient(score, operator, y, noise_std, x, eta, z):
+    """log p(y | x) by torch, differentiated."""
+    leaf = x.detach().requires_grad_()
+    log_prob = torch.distributions.Normal(leaf @ operator.T, noise_std).log_prob(y.expand(len(x), -1)).sum()
+    (pull,) = torch.autograd.grad(log_prob, leaf)
+    return x + eta * score(x) + eta * pull + math.sqrt(2 * eta) * z
+
+
+def deblurred_by_matrices(y, kernel, mean, spectrum, noise_std):
+    """Section 2's formula with the matrices of the blur and of the covariance; the spectrum by a transform of P."""
+    height, width = y.shape
+    unit = torch.eye(height * width, dtype=y.dtype).reshape(-1, height, width)
+
+    def matrix(transfer):
+        return torch.fft.ifft2(torch.fft.fft2(unit) * transfer).real.flatten(1).T
+
+    a, c = matrix(torch.fft.fft2(kernel)), matrix(spectrum)
+    gain = c @ a.T @ torch.linalg.inv(a @ c @ a.T + noise_std**2 * torch.eye(height * width, dtype=y.dtype))
+    restored = mean.flatten() + gain @ (y.flatten() - a @ mean.flatten())
+    left = (c - gain @ a @ c)[:, 0].reshape(height, width)
+    return restored.reshape(height, width), torch.fft.fft2(left).real
+
+
+def deblurred_by_package(y, kernel, mean, spectrum, noise_std):
+    """The package's."""
+    posterior = deblur(StationaryGaussian(mean, spectrum), kernel, y, noise_std)
+    return posterior.mean, posterior.spectrum
+
+
+def error_by_elements(covariance, n):
+    """Of each element: the variance of a difference of two independent numbers."""
+    return sum(variance + variance / n for variance in covariance.diagonal())
+
+
 ROUTES = {
     "13.1": [posterior_by_joint_law, posterior_by_precisions],
     "13.2": [pseudoinverse_by_jacobian, pseudoinverse_by_package],
     "13.3": [replace_by_matrices],
+    "13.4": [langevin_by_gradient],
+    "13.5": [deblurred_by_matrices, deblurred_by_package],
+    "13.6": [error_by_elements],
 }
