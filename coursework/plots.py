@@ -10,6 +10,8 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -135,17 +137,19 @@ def panels(rows: list[dict[str, Tensor]], maps: tuple[str, ...] = (), label: str
     if len(counts) != 1:
         raise ValueError(f"rows: expected rows of the same number of pictures, got {counts}")
     figure, axes = plt.subplots(len(rows), counts[0], figsize=(2.1 * counts[0], 2.4 * len(rows)), squeeze=False)
-    tops = [float(row[name].max()) for row in rows for name in maps]
+    shades = ScalarMappable(
+        Normalize(0, max([float(row[name].max()) for row in rows for name in maps], default=1)), "Blues"
+    )
     for line, row in zip(axes, rows, strict=True):
         for ax, (name, picture) in zip(line, row.items(), strict=True):
             if name in maps:
-                mesh = ax.imshow(picture.cpu().numpy(), cmap="Blues", vmin=0, vmax=max(tops), interpolation="nearest")
+                ax.imshow(picture.cpu().numpy(), cmap="Blues", norm=shades.norm, interpolation="nearest")
                 ax.set_axis_off()
             else:
                 images(ax, picture[None, None])
             ax.set_title(name, fontsize=10)
     if maps:
-        figure.colorbar(mesh, ax=axes, label=label, shrink=0.7)
+        figure.colorbar(shades, ax=axes, label=label, shrink=0.7)
     return figure
 
 

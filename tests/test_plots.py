@@ -38,7 +38,7 @@ def test_rows_of_different_lengths_are_refused():
 
 def test_panels_show_pictures_in_grey_and_maps_on_one_scale():
     rows = [
-        {"mean": torch.full((3, 4), shade), "map": torch.full((3, 4), top)} for shade, top in ((0.0, 0.2), (1, 0.8))
+        {"mean": torch.full((3, 4), shade), "map": torch.full((3, 4), top)} for shade, top in ((0.0, 0.2), (1.0, 0.8))
     ]
     with matplotlib.rc_context():
         figure = plots.panels(rows, ("map",), "spread")
