@@ -51,3 +51,24 @@ def left_of_the_input(data_variance: Tensor, alpha: Tensor, sigma: Tensor) -> tu
     share = signal / (signal + sigma**2)
     rho = share.sqrt()
     return rho**2, rho
+
+
+def flow_and_langevin(
+    score_c: Tensor, score_0: Tensor, drift: Tensor, diffusion: Tensor, w: float, h: Tensor, z: Tensor
+) -> tuple[Tensor, Tensor]:
+    """-h (f - g^2/2 s_c), and g^2 h/2 s' + g sqrt(h) z, s' = s_0 + (2w - 1)(s_c - s_0). Shapes: (B, D), g, h ()."""
+    g = diffusion
+    flow = -h * (drift - 0.5 * g**2 * score_c)
+    scale = 2 * w - 1
+    followed = score_0 + scale * (score_c - score_0)
+    step_size = g**2 * h
+    langevin = 0.5 * step_size * followed + step_size.sqrt() * z
+    return flow, langevin
+
+
+def autoguided_deviation(good: Tensor, bad: Tensor, w: float, sigma_max: float) -> Tensor:
+    """sigma_max (good / (good + sigma_max^2))^(w/2) (bad / (bad + sigma_max^2))^((1-w)/2). Shapes: (K,) -> (K,)."""
+    by_good = good / (good + sigma_max**2)
+    by_bad = bad / (bad + sigma_max**2)
+    shrunk = by_good**w * by_bad ** (1 - w)
+    return sigma_max * shrunk.sqrt()

@@ -78,10 +78,26 @@ def _levels(generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
     return v, alpha, uniform(generator, k, low=0.3, high=2.0)
 
 
+def _step(generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, float, Tensor, Tensor]:
+    b, d = sizes(generator)
+    score_c, score_0, drift, z = normal(generator, 4, b, d)
+    g, h = uniform(generator, low=0.5, high=2.0), uniform(generator, low=0.05, high=0.4)
+    return score_c, score_0, drift, g, number(generator, 1.3, 3.0), h, z
+
+
+def _models(generator: Generator) -> tuple[Tensor, Tensor, float, float]:
+    k = count(generator, 1, 30)
+    good = uniform(generator, k, low=0.3, high=2.0)
+    bad = good + uniform(generator, k, low=0.5, high=2.0)
+    return good, bad, number(generator, 1.3, 3.0), number(generator, 2.0, 6.0)
+
+
 EXERCISES = (
     Exercise("11.1", "classifier_guided", _classifier, rtol=1e-11),
     Exercise("11.2", "free_guided", _labels, _counted, counts="number of calls"),
     Exercise("11.3", "guided_noises", _noises, named("free", "by_classifier")),
     Exercise("11.4", "guided_variances", _variances, named("flow", "tilted"), seed=20_054),
     Exercise("11.5", "left_of_the_input", _levels, named("by_sde", "by_flow"), seed=20_002),
+    Exercise("11.6", "flow_and_langevin", _step, named("flow", "langevin")),
+    Exercise("11.7", "autoguided_deviation", _models, seed=20_054),
 )

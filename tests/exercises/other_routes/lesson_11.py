@@ -59,10 +59,30 @@ def left_by_the_joint_law(data_variance, alpha, sigma):
     return torch.stack(by_sde), torch.stack(by_flow)
 
 
+def parts_by_difference(score_c, score_0, drift, diffusion, w, h, z):
+    """Langevin's part as what the whole step has more than the flow's."""
+    guided = torch.lerp(score_0, score_c, w)
+    whole = h * (diffusion**2 * guided - drift) + diffusion * torch.sqrt(h) * z
+    flow = h * (diffusion**2 * score_c / 2 - drift)
+    return flow, whole - flow
+
+
+def deviation_by_quadrature(good, bad, w, sigma_max):
+    """The integral of d log x / d sigma by Simpson's rule."""
+    n = 2000
+    sigma = torch.linspace(0, 1, 2 * n + 1, dtype=good.dtype)[:, None] * sigma_max
+    rate = sigma * (w / (good + sigma**2) + (1 - w) / (bad + sigma**2))
+    weights = torch.ones_like(sigma)
+    weights[1:-1:2], weights[2:-1:2] = 4, 2
+    return sigma_max * torch.exp(-(weights * rate).sum(0) * sigma_max / (6 * n))
+
+
 ROUTES = {
     "11.1": [classifier_by_jacobian, classifier_by_potential],
     "11.2": [free_interleaved],
     "11.3": [noises_by_scores],
     "11.4": [variances_by_quadrature],
     "11.5": [left_by_the_joint_law],
+    "11.6": [parts_by_difference],
+    "11.7": [deviation_by_quadrature],
 }
