@@ -85,6 +85,17 @@ class WavyTimedScore:
         return WavyTimedScore(self.matrix.to(device))
 
 
+class Curved:
+    """x -> x A^T - x^3: a score that is not linear, so that the point where it is asked matters."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Shapes: (B, D) -> (B, D)."""
+        return x @ self.matrix.T - x**3
+
+
 def linear_sde(generator: Generator) -> SDE:
     """VP, sub-VP, VE or an SDE of one's own, with a T that is not 1 and a t_min of its own."""
     kind = count(generator, 1, 5)

@@ -30,7 +30,7 @@ every_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.
 BY_PACKAGE = {
     "wiener_by_mixture", "step_by_package", "ladder_by_ve", "kl_by_diffusion", "euler_maruyama_by_the_solver",
     "corrector_by_langevin", "variance_by_solver", "rates_by_autograd", "likelihood_by_odds", "loss_by_objective",
-    "noises_by_scores", "pseudoinverse_by_package",
+    "noises_by_scores", "pseudoinverse_by_package", "deblurred_by_package",
 }  # fmt: skip
 # What keeps the kept methods of mixtures and SDEs going.
 BENEATH = {

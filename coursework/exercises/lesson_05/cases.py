@@ -4,20 +4,9 @@ import torch
 from torch import Generator, Tensor
 
 from coursework.distributions import GaussianMixture
-from coursework.exercises.draws import count, covariances, normal, number, sizes, uniform
+from coursework.exercises.draws import Curved, count, covariances, normal, number, sizes, uniform
 from coursework.exercises.exercise import Exercise
 from coursework.exercises.observers import named
-
-
-class Curved:
-    """x -> x A^T - x^3: a score that is not linear, so that the point where it is asked matters."""
-
-    def __init__(self, matrix: Tensor) -> None:
-        self.matrix = matrix
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Shapes: (B, D) -> (B, D)."""
-        return x @ self.matrix.T - x**3
 
 
 def _step(generator: Generator) -> tuple[Curved, Tensor, float, Tensor]:

@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from coursework.exercises.draws import (
+    Curved,
     WavyTimedScore,
     count,
     covariances,
@@ -48,17 +49,6 @@ def _mask(generator: Generator) -> tuple[Any, ...]:
     mask = torch.randperm(d, generator=generator) < count(generator, 1, d - 1)
     x, known, z, z_back = normal(generator, 4, b, d)
     return x, known, mask, sde, t, s, z, z_back
-
-
-class Curved:
-    """x -> x A^T - x^3: a score that is not linear, so that the point where it is asked matters."""
-
-    def __init__(self, matrix: Tensor) -> None:
-        self.matrix = matrix
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Shapes: (B, D) -> (B, D)."""
-        return x @ self.matrix.T - x**3
 
 
 def _langevin(generator: Generator) -> tuple[Any, ...]:
