@@ -318,6 +318,14 @@ def test_a_learned_classifier_has_one_half_on_equal_laws(n, m, generator):
     mean_is(values, 0.5, slack=0.005)
 
 
+def test_a_learned_classifier_counts_both_sets_alike(generator):
+    """Six times as many of one law: the boundary stays in the middle. Unweighted it would give 0.65, not Phi(0.75)."""
+    x, y = normal(generator, 1200, 1), normal(generator, 200, 1, shift=1.5)
+    best = scipy.stats.norm.cdf(0.75)
+    error = 0.5 * (best * (1 - best) * (1 / 1200 + 1 / 200)) ** 0.5
+    assert classifier_two_sample(x, y, generator=generator) == pytest.approx(best, abs=4 * error)
+
+
 def test_a_learned_classifier_sees_shapes(generator):
     """A ring and eight spots on it have equal means and covariances."""
     angle = torch.rand(800, 2, generator=generator).double()
@@ -363,6 +371,13 @@ def test_the_jackknife_of_a_difference_of_means_is_the_textbooks(generator):
     value, error = standard_error(gap, x, y, n_groups=30)
     assert value == pytest.approx(gap(x, y), rel=1e-9)
     assert error == pytest.approx(float((y - x).std() / 30**0.5), rel=1e-9)
+
+
+def test_the_jackknifes_groups_are_random(generator):
+    """Points in the order of their values: groups of neighbours would give an error three times too large."""
+    x, y = normal(generator, 400, 1).sort(dim=0).values, normal(generator, 400, 1)
+    _, error = standard_error(gap, x, y, generator=generator)
+    assert error < (1 + 4 / (2 * 19) ** 0.5) * (2 / 400) ** 0.5
 
 
 def test_what_two_samplers_have_in_common_is_no_error(generator):
