@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor
@@ -107,6 +108,19 @@ def one_of(value: object, options: Sequence[str], name: str) -> None:
     """Refuse a string outside a closed set."""
     if value not in options:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {value!r}")
+
+
+def truth(value: object, name: str) -> bool:
+    """True or False of any kind (Python's, NumPy's) as Python's. Refuse what is none: "no" would count as true."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
+
+
+def function_or_none(value: object, name: str) -> None:
+    """Refuse a callback that cannot be called."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name}: expected a function or None, got {type(value).__name__}")
 
 
 def at_least(value: object, least: int, name: str) -> int:

@@ -10,6 +10,7 @@ from coursework._arguments import (
     batch,
     finite,
     floating,
+    function_or_none,
     like,
     ordinary,
     remember,
@@ -127,6 +128,7 @@ def walk(step: Step, x: Tensor, times: Tensor, on_step: OnStep | None) -> Tensor
 
 def after_step(on_step: OnStep | None, i: int, t: Tensor, x: Tensor) -> Tensor:
     """The state to go on with: what on_step(i, t, x) returns if that is a tensor (it must be like x), else x."""
+    function_or_none(on_step, "on_step")
     changed = on_step(i, t, x) if on_step is not None else None
     if not isinstance(changed, Tensor):
         return x

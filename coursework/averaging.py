@@ -47,6 +47,7 @@ def power_decay(step: int, gamma: float) -> float:
 def power_average(weights: Tensor | Iterable[Tensor], gamma: float) -> Tensor:
     """The power-function average of weights_1, weights_2, ..., one after the other with `power_decay`.
 
+    Each is read before the next is asked for: a training loop may hand over the same tensor, changed, in every step.
     Shapes: weights (n_steps, *S), or n_steps tensors of shape *S -> *S. Raises ValueError for none.
     """
     gamma, average, first = _exponent(gamma, "gamma"), None, None
@@ -58,7 +59,7 @@ def power_average(weights: Tensor | Iterable[Tensor], gamma: float) -> Tensor:
         floating(value, "weights")
         first = value if first is None else first
         like(value, first, "weights", "the first step's")
-        average = wide(value) if average is None else torch.lerp(wide(value), average, power_decay(step, gamma))
+        average = wide(value).clone() if average is None else torch.lerp(wide(value), average, power_decay(step, gamma))
     if average is None or first is None:
         raise ValueError("weights: expected at least one step, got none")
     return average.to(first.dtype)
@@ -115,7 +116,7 @@ def profile_error(
 
 
 def reconstruct(
-    snapshots: Sequence[Mapping[str, Tensor]],
+    snapshots: Iterable[Mapping[str, Tensor]],
     times: Sequence[float] | Tensor,
     gammas: Sequence[float] | Tensor,
     target_gamma: float,
@@ -128,6 +129,7 @@ def reconstruct(
     differ in names or shapes, or are not as many as times, and for a target later than the last of them.
     """
     x = profile_coefficients(times, gammas, target_gamma, target_time).tolist()
+    snapshots = _state_dicts(snapshots)
     if len(snapshots) != len(x):
         raise ValueError(f"snapshots: expected {len(x)}, one for each of times, got {len(snapshots)}")
     moments = reals(times, "times").tolist()
@@ -140,6 +142,9 @@ def reconstruct(
             if value.shape != latest[name].shape:
                 shapes = f"{tuple(latest[name].shape)} and {tuple(value.shape)}"
                 raise ValueError(f"snapshots: expected the same shapes in all, {name!r} has {shapes}")
+            if value.is_floating_point() != latest[name].is_floating_point():
+                kinds = f"{latest[name].dtype} and {value.dtype}"
+                raise ValueError(f"snapshots: expected the same kind of number in all, {name!r} has {kinds}")
     return {
         name: sum(
             (c * snapshot[name].detach().double() for c, snapshot in zip(x, snapshots, strict=True)),
@@ -149,6 +154,20 @@ def reconstruct(
         else value.clone()
         for name, value in latest.items()
     }
+
+
+def _state_dicts(snapshots: object) -> list[Mapping[str, Tensor]]:
+    """State dicts, refused where they are none."""
+    if isinstance(snapshots, Mapping) or not isinstance(snapshots, Iterable):
+        raise TypeError(f"snapshots: expected several state dicts, got {type(snapshots).__name__}")
+    found = list(snapshots)
+    for snapshot in found:
+        if not isinstance(snapshot, Mapping):
+            raise TypeError(f"snapshots: expected state dicts, got {type(snapshot).__name__}")
+        for name, value in snapshot.items():
+            if not isinstance(value, Tensor):
+                raise TypeError(f"snapshots: expected tensors, {name!r} is of type {type(value).__name__}")
+    return found
 
 
 def _profiles(

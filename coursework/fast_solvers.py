@@ -20,7 +20,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from coursework._arguments import at_least, number, one_of, real, settled, some
+from coursework._arguments import at_least, function_or_none, like, number, one_of, real, settled, some, truth
 from coursework._loops import (
     OnStep,
     Step,
@@ -38,6 +38,7 @@ from coursework.sdes import SDE, end_time
 
 PREDICTIONS = ("data", "noise")
 ROUNDING = 1e-12  # relative differences of sigma / alpha below it are rounding errors
+SHORT = 0.01  # a step this much shorter than the next one gives the polynomial no slope there
 KEPT, N_KNOTS, NUDGE = 0.99, 8, 1e-3  # of `fit_times`: the share of points that counts, knots, and their differences
 CENTRE, WIDTH = 0.5, 4.0  # of `default_times`, in lambda
 FlowSolver = Callable[[TimedScore, SDE, Tensor, Tensor], Tensor]
@@ -68,7 +69,8 @@ def exponential_multistep(
     (UniC): order + 1 without a further call, v_{i+1} stays. The state at times[-1] is not corrected.
 
     order: 1, 2 or 3. It grows from 1 in the first steps, so that 3 is seen where x0_hat is flat in lambda at the first
-    step, as at T; from a middle time the first step limits the order to 2.
+    step, as at T; from a middle time the first step limits the order to 2. It grows anew after a step that is less than
+    1% of the next one: the slope between two times that all but coincide would be noise, a hundred times enlarged.
     Shapes: x (B, *S) at times[0] -> (B, *S) at times[-1].
     Source: Lu et al. 2022b, algorithm 2; Zhang & Chen 2023; Zhao et al. 2023.
     """
@@ -76,6 +78,7 @@ def exponential_multistep(
     if order > 3:
         raise ValueError(f"order: expected 1, 2 or 3, got {order}")
     one_of(prediction, PREDICTIONS, "prediction")
+    corrector = truth(corrector, "corrector")
     times, alpha, sigma, lam = _checked(score, sde, x, times)
     predict = (_data if prediction == "data" else _noise)(score, sde, x, times[:-1])
     keep, table = _multistep(alpha, sigma, lam, order, prediction, corrector)
@@ -154,7 +157,7 @@ def edm_heun(
     s_hat = ((1 + gamma) * s).clamp(max=math.exp(-0.5 * float(sde.log_snr(sde.T))))
     lifts = s_hat > (1 + ROUNDING) * s
     t_hat = torch.where(lifts, sde.time_of_log_snr(-2 * s_hat.log()), times[:-1]) if churn > 0 else times[:-1]
-    alpha_hat, sigma_hat = sde.alpha(t_hat), sde.sigma(t_hat)
+    alpha_hat, sigma_hat = _scales(sde, t_hat)
     added = alpha_hat * s_noise * ((sigma_hat / alpha_hat) ** 2 - s**2).clamp(min=0).sqrt()
     up, added, a, b = columns(
         x, alpha_hat / alpha[:-1], added, *_noise_step(alpha_hat, sigma_hat, alpha[1:], sigma[1:])
@@ -212,7 +215,8 @@ def fit_times(
     Calls: in each round one run of the solver for each knot and mostly one more. on_round(n_calls, times, error) is
     called before the first round and after each, n_calls all that were made so far. It ends early where a round gains
     less than 0.1%. Shapes: x (B, *S) at T, a pilot batch -> (n_steps + 1,), float64.
-    Raises for half precision, no points, n_steps < 1, n_rounds < 1, and FloatingPointError for a solver that diverges.
+    Raises for half precision, no points, n_steps < 1, n_rounds < 1, a solver whose value is not a tensor like x, and
+    FloatingPointError for one that diverges.
     Source: the aim is that of Sabour et al. 2024.
     """
     check_start(score, x)
@@ -221,6 +225,7 @@ def fit_times(
         raise TypeError(f"x: expected float32 or float64, in which a fit sees its slopes, got {x.dtype}")
     if not callable(solver):
         raise TypeError(f"solver: expected a function, got {type(solver).__name__}")
+    function_or_none(on_round, "on_round")
     n_steps, n_rounds = at_least(n_steps, 1, "n_steps"), at_least(n_rounds, 1, "n_rounds")
     end, n_calls, x = end_time(sde, t_min), 0, x.detach()
     for name, t in (("T", sde.T), ("t_min", end)):
@@ -235,6 +240,7 @@ def fit_times(
     def tried(theta: Tensor) -> _Trial:
         times = _times(sde, increments * torch.exp(theta @ knots), end)
         got = solver(counted, sde, x, times)
+        like(got, x, "solver's value", "x")
         got = _data(counted, sde, x, times[-1:])(0, got) if denoise else got
         return _Trial(theta, times, (got - exact).flatten(1).double())
 
@@ -332,7 +338,7 @@ def _checked(
     check_start(score, x, generator)
     times = check_times(times, sde)
     check_noisy(times[:-1], sde)
-    alpha, sigma = sde.alpha(times), sde.sigma(times)
+    alpha, sigma = _scales(sde, times)
     noisy = len(times) if settled(sigma[-1] > 0) else len(times) - 1
     lam = torch.log(alpha[:noisy]) - torch.log(sigma[:noisy])
     if not (settled(torch.isfinite(lam)) and settled(lam.diff() > 0)):
@@ -340,17 +346,23 @@ def _checked(
     return times, alpha, sigma, lam
 
 
+def _scales(sde: SDE, times: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha and sigma at times (n,), (n,) each, also where an SDE says a constant as one number."""
+    alpha, sigma = (torch.as_tensor(scale(times), dtype=times.dtype) for scale in (sde.alpha, sde.sigma))
+    return alpha.expand_as(times), sigma.expand_as(times)
+
+
 def _noise(score: TimedScore, sde: SDE, x: Tensor, times: Tensor) -> Step:
     """(i, x) -> the noise prediction -sigma s(x, t_i), the coefficients for all t_i computed here."""
-    t, (sigma,) = score_times(x, times, sde), columns(x, sde.sigma(times))
+    t, (sigma,) = score_times(x, times, sde), columns(x, _scales(sde, times)[1])
     return lambda i, x: -sigma[i] * score_at(score, x, t[i])
 
 
 def _data(score: TimedScore, sde: SDE, x: Tensor, times: Tensor) -> Step:
-    """(i, x) -> the data prediction x0_hat = (x + sigma^2 s(x, t_i)) / alpha."""
-    alpha, sigma = sde.alpha(times), sde.sigma(times)
-    t, (scale, weight) = score_times(x, times, sde), columns(x, 1 / alpha, sigma**2 / alpha)
-    return lambda i, x: scale[i] * x + weight[i] * score_at(score, x, t[i])
+    """(i, x) -> the data prediction x0_hat = (x + sigma^2 s(x, t_i)) / alpha; sigma^2 may be too large for float16."""
+    alpha, sigma = _scales(sde, times)
+    t, (scale, sigma) = score_times(x, times, sde), columns(x, 1 / alpha, sigma)
+    return lambda i, x: scale[i] * (x + sigma[i] * (sigma[i] * score_at(score, x, t[i])))
 
 
 def _noise_step(alpha: Tensor, sigma: Tensor, alpha_next: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor]:
@@ -372,8 +384,11 @@ def _multistep(
     predicted, corrected = torch.zeros(2, n, order + 1, dtype=torch.float64, device="cpu")  # of v_{i+1}, v_i, ...
     for q in range(1, min(order, n) + 1):
         nodes = lam.unfold(0, q + 1, 1).flip(1)
-        predicted[q - 1 :, 1 : q + 1] = _integrals(nodes[:, 1:], nodes[:, 1], nodes[:, 0], data)
-        corrected[q - 1 :, : q + 1] = _integrals(nodes, nodes[:, 1], nodes[:, 0], data)
+        gaps = -nodes.diff()
+        rows = q - 1 + (gaps > SHORT * gaps[:, :1]).all(1).nonzero()[:, 0]
+        nodes = nodes[rows - (q - 1)]
+        predicted[rows, 1 : q + 1] = _integrals(nodes[:, 1:], nodes[:, 1], nodes[:, 0], data)
+        corrected[rows, : q + 1] = _integrals(nodes, nodes[:, 1], nodes[:, 0], data)
     scale = (other if data else -other)[1 : n + 1, None]
     table[:n, :order] = scale * predicted[:, 1:]
     if corrector:
@@ -432,7 +447,7 @@ def _dpm_3(score: TimedScore, sde: SDE, x: Tensor, alpha: Tensor, sigma: Tensor,
 def _inside(score: TimedScore, sde: SDE, x: Tensor, lam: Tensor, r: float) -> tuple[Step, Tensor, Tensor]:
     """At the times of lambda_i + r h, (n_steps,): the noise prediction, alpha and sigma."""
     s = sde.time_of_log_snr(2 * (lam[:-1] + r * lam.diff()))
-    return _noise(score, sde, x, s), sde.alpha(s), sde.sigma(s)
+    return _noise(score, sde, x, s), *_scales(sde, s)
 
 
 def _p(z: Tensor) -> Tensor:

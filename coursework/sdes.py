@@ -92,7 +92,8 @@ class SDE:
     def log_snr(self, t: float | Tensor) -> Tensor:
         """log(alpha(t)^2 / sigma(t)^2), decreasing in t; infinite where sigma(t) is 0."""
         t = self.time(t)
-        return 2 * (torch.log(self.alpha(t)) - torch.log(self.sigma(t)))
+        alpha, sigma = (torch.as_tensor(scale(t), dtype=t.dtype, device=t.device) for scale in (self.alpha, self.sigma))
+        return 2 * (torch.log(alpha) - torch.log(sigma))
 
     def time_of_log_snr(self, log_snr: float | Tensor) -> Tensor:
         """The t in [0, T] with log_snr(t) = log_snr, by bisection in float64 to about 1e-16.

@@ -82,6 +82,20 @@ def test_an_average_takes_steps_one_by_one_and_in_any_precision(generator):
     assert power_average(weights[:1], 3.0).equal(weights[0])
 
 
+def test_a_training_loop_may_change_the_weights_in_place():
+    def training():
+        w = torch.zeros(3)
+        for _ in range(4):
+            w += 1
+            yield w
+
+    torch.testing.assert_close(power_average(training(), 0.0), torch.full((3,), 2.5))
+    weights = torch.ones(1, 3)
+    average = power_average(weights, 1.0)
+    average += 5
+    assert torch.equal(weights, torch.ones(1, 3))
+
+
 # -- others from it ----------------------------------------------------------------------------------------------------
 
 
@@ -219,3 +233,23 @@ TWO = [{"w": torch.ones(2)}, {"w": torch.ones(2)}]
 def test_refusals(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+@pytest.mark.parametrize(
+    ("snapshots", "match"),
+    [
+        (TWO[0], "expected several state dicts, got dict"),
+        (3, "expected several state dicts, got int"),
+        ([[torch.ones(2)], [torch.ones(2)]], "expected state dicts, got list"),
+        ([TWO[0], {"w": 1.0}], "expected tensors, 'w' is of type float"),
+        (
+            [TWO[0], {"w": torch.ones(2).long()}],
+            "expected the same kind of number in all, 'w' has torch.int64 and torch.float32",
+        ),
+    ],
+)
+def test_what_is_no_state_dict_is_refused(snapshots, match):
+    with pytest.raises((TypeError, ValueError), match=f"^snapshots: {match}$"):
+        reconstruct(snapshots, [1.0, 2.0], [2.0, 2.0], 2.0, 1.0)
+    got = reconstruct(iter(TWO), [1.0, 2.0], [2.0, 2.0], 2.0, 1.0)
+    torch.testing.assert_close(got["w"], torch.ones(2))

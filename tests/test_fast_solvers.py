@@ -415,6 +415,58 @@ def test_calls(name):
         assert min(asked) >= float(GRID[-1])
 
 
+# -- inputs at the edge ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gap", [1e-4, 1e-8, 1e-14])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@each_solver
+def test_times_that_all_but_coincide_change_little(name, gap, dtype):
+    """A slope between two of them would be rounding errors, or the corrector's jump, over nothing."""
+    sde, times = VPSDE(), lambda_times(VPSDE(), 20)
+    twice = torch.cat([times[:9], times[8:9] - gap, times[9:]])
+    x, score = START.to(dtype), exact_score(LAWS["mixture"], sde)
+    got, expected = (SOLVERS[name](score, sde, x, grid) for grid in (twice, times))
+    assert float((got - expected).abs().max()) < 0.02
+
+
+@pytest.mark.parametrize("prediction", ["data", "noise"])
+@pytest.mark.parametrize("share", [0.009, 0.011])
+def test_the_order_grows_anew_after_a_step_below_one_hundredth_of_the_next(share, prediction):
+    """The rest of the run is one that starts there."""
+    sde, seen = VPSDE(), []
+    lam = torch.tensor([-1.0, -0.6, -0.2, -0.2 + 0.5 * share, 0.3 + 0.5 * share, 0.9, 1.4], dtype=torch.float64)
+    times = sde.time_of_log_snr(2 * lam)
+    run = partial(exponential_multistep, curved, sde, order=3, prediction=prediction)
+    got = run(START, times, on_step=lambda i, t, x: seen.append(x))
+    assert (float((got - run(seen[2], times[3:])).abs().max()) < 1e-9) == (share < 0.01)
+
+
+class ByNumbers(VESDE):
+    """alpha as one number, whatever the shape of t."""
+
+    def alpha(self, t):
+        return 1.0
+
+
+@each_solver
+def test_an_sde_may_say_a_constant_as_one_number(name):
+    ve, numbers = VESDE(), ByNumbers()
+    times = torch.cat([default_times(numbers, 5), torch.zeros(1, dtype=torch.float64)])
+    expected = SOLVERS[name](curved, ve, START, torch.cat([default_times(ve, 5), torch.zeros(1, dtype=torch.float64)]))
+    torch.testing.assert_close(SOLVERS[name](curved, numbers, START, times), expected, rtol=1e-12, atol=1e-12)
+
+
+@each_solver
+def test_half_precision_where_the_square_of_sigma_overflows(name):
+    """300^2 is beyond float16."""
+    sde = VESDE(0.01, 300.0)
+    x = 300 * torch.randn(200, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    score, times = exact_score(LAWS["Gaussian"], sde), default_times(sde, 20)
+    got, exact = (SOLVERS[name](score, sde, x.to(dtype), times).double() for dtype in (torch.float16, torch.float64))
+    assert float((got - exact).abs().median()) < 5e-3
+
+
 # -- churn -------------------------------------------------------------------------------------------------------------
 
 
@@ -512,6 +564,11 @@ class ToTheEnd(Linear):
     T = 1.0
 
 
+def test_true_of_any_kind():
+    got = (exponential_multistep(curved, VPSDE(), START, GRID, corrector=yes) for yes in (True, np.True_))
+    assert torch.equal(*got)
+
+
 def test_refusals():
     sde, times = VPSDE(), uniform_times(VPSDE(), 4)
 
@@ -522,6 +579,9 @@ def test_refusals():
     refuses(r"^order: expected 1, 2 or 3, got 4$", exponential_multistep, order=4)
     refuses(r"^order: expected at least 1, got 0$", exponential_multistep, order=0)
     refuses(r"^order: expected an integer, got float$", exponential_multistep, TypeError, order=2.0)
+    for corrector in ("no", 2, -1, None, 0.5):
+        match = rf"^corrector: expected True or False, got {corrector!r}$"
+        refuses(match, exponential_multistep, TypeError, corrector=corrector)
     refuses(r"^prediction: expected one of 'data', 'noise', got 'score'$", exponential_multistep, prediction="score")
     refuses(r"^order: expected at least 2, got 1$", dpm_solver, order=1)
     refuses(r"^order: expected 2 or 3, got 4$", dpm_solver, order=4)
@@ -705,6 +765,15 @@ def test_a_fit_refuses():
     refuses(r"^solver: expected a function, got str$", TypeError, solver="heun")
     diverges = lambda score, sde, x, times: x * math.nan  # noqa: E731
     refuses(r"^solver: its end on the first grid, default_times, is not finite$", FloatingPointError, solver=diverges)
+    for value, match in (
+        (lambda x: x[:1], r"shape \(3, 2\) like x, got \(1, 2\)$"),
+        (lambda x: x.float(), "dtype torch.float64 like x"),
+    ):
+        refuses(f"^solver's value: expected {match}", solver=lambda score, sde, x, times, value=value: value(x))
+    for value in (lambda x: (x, x), lambda x: None, lambda x: x.numpy()):
+        wrong = lambda score, sde, x, times, value=value: value(x)  # noqa: E731
+        refuses(r"^solver's value: expected a torch.Tensor, got", TypeError, solver=wrong)
+    refuses(r"^on_round: expected a function or None, got int$", TypeError, on_round=3)
     refuses(r"^n_steps: expected at least 1, got 0$", n_steps=0)
     refuses(r"^n_rounds: expected at least 1, got 0$", n_rounds=0)
     refuses(r"^t_min: expected 0 <= t_min < 1.0, got 1.0$", t_min=1.0)

@@ -247,6 +247,12 @@ def test_a_guided_score_may_differentiate_inside():
 # -- on_step -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("solver", ALL[:-1])
+def test_an_on_step_that_is_no_function_is_refused(solver):
+    with pytest.raises(TypeError, match=r"^on_step: expected a function or None, got int$"):
+        solver(linear_score, VPSDE(), torch.ones(4, 3), uniform_times(VPSDE(), 3), on_step=3)
+
+
 @each_solver
 def test_on_step_sees_every_state_with_its_time(solver):
     seen, times = [], karras_times(VPSDE(), 5)
