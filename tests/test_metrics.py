@@ -249,6 +249,8 @@ def test_copies_among_many_near_neighbours_and_far_from_the_origin(generator):
     reference, x = (1e4 + torch.randn(n, 2, generator=generator) for n in (2000, 300))
     exact = (x[:, None] - reference).norm(dim=2).min(1).values
     torch.testing.assert_close(nearest_distances(x, reference), exact, rtol=1e-5, atol=1e-6)
+    two_places = torch.cat([reference, -reference])  # where no centre helps the shortcut
+    torch.testing.assert_close(nearest_distances(x, two_places), exact, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("metric", [precision_recall, frechet_distance, energy_distance])
