@@ -42,9 +42,10 @@ def make_law(recipe: Recipe) -> TimeLaw | None:
         raise TypeError(f"times: {error}") from None
 
 
-def make(recipe: Recipe) -> ScoreModel | Classifier:
+def make(recipe: Recipe, network: nn.Module | None = None) -> ScoreModel | Classifier:
     """The untrained model of a recipe: the same weights for the same seed; torch's own random state stays as it is.
 
+    network: what predicts, instead of the recipe's U-Net: network(x, t), or network(x, t, label) with classes.
     Raises ValueError or TypeError for a network that cannot be, and for one with fewer classes than the data.
     """
     n_classes = recipe.network.get("n_classes")
@@ -56,7 +57,7 @@ def make(recipe: Recipe) -> ScoreModel | Classifier:
         try:
             if recipe.task == "classify":
                 return Classifier(N_CLASSES, channels, **recipe.network)
-            network: nn.Module = UNet(size, channels, **recipe.network)
+            network = UNet(size, channels, **recipe.network) if network is None else network
         except TypeError as error:
             raise TypeError(f"network: {error}") from None
     sde = make_sde(recipe)

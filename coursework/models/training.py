@@ -56,6 +56,7 @@ def train(
     *,
     accelerator: Accelerator | None = None,
     data: ImageData | None = None,
+    network: nn.Module | None = None,
     accumulate: int = 1,
     save_every: int = 500,
     look_every: int = 20,
@@ -68,7 +69,8 @@ def train(
     folder: where `log.csv` (a row a step), checkpoints (`step-0000500.safetensors`, every `save_every` steps, the last
     two), the recipe's snapshots (`snapshot-0000500.safetensors`) and at last `trained.safetensors` are written; a run
     that is found there goes on where its last checkpoint stands, with the losses that it would have had. None: nothing
-    is written. accelerator: the device and the processes (`default_accelerator()`). data: instead of the recipe's.
+    is written. accelerator: the device and the processes (`default_accelerator()`). data: instead of the recipe's;
+    network: instead of its U-Net (`models.make`), without a folder.
     accumulate: parts that each process computes its share of a batch in, to save memory. look_every: steps after which
     losses are fetched from the device. channels_last: memory layout; by default on GPUs. compiled: by `torch.compile`.
 
@@ -79,7 +81,10 @@ def train(
     at_least(accumulate, 1, "accumulate")
     at_least(save_every, 1, "save_every")
     at_least(look_every, 1, "look_every")
-    run = Run(recipe, folder, accelerator or default_accelerator(), data, accumulate, channels_last, compiled)
+    if network is not None and folder is not None:
+        raise ValueError("network: a run in a folder is resumed by its recipe, which does not know this network")
+    chosen = accelerator or default_accelerator()
+    run = Run(recipe, folder, chosen, data, accumulate, channels_last, compiled, network)
     with run.alone():
         return _train(run, save_every, look_every, show_progress)
 
@@ -152,6 +157,7 @@ class Run:
         accumulate: int,
         channels_last: bool | None,
         compiled: bool,
+        network: nn.Module | None = None,
     ) -> None:
         self.recipe, self.folder, self.accelerator = recipe, folder, accelerator
         self.n_parts = accumulate
@@ -162,7 +168,7 @@ class Run:
                 f"accumulated parts, got {recipe.batch_size}"
             )
         device = accelerator.device
-        bare = models.make(recipe).to(device)
+        bare = models.make(recipe, network).to(device)
         if channels_last or (channels_last is None and device.type == "cuda"):
             bare = bare.to(memory_format=torch.channels_last)
         self.uncertainty = Uncertainty().to(device) if recipe.uncertainty else None

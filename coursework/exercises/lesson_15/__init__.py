@@ -1,0 +1,1 @@
+"""Exercises of lesson 15, what to train, and how."""
