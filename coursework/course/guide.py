@@ -32,7 +32,7 @@ TWELVE_WEEKS = (
     ((10,), "likelihood"),
     ((11,), "guidance"),
     ((12, 13), "DDPM and DDIM; inverse problems"),
-    ((14, 16), "fast solvers; evaluation"),
+    ((14, 15, 16), "fast solvers; what to train, and how; evaluation"),
 )
 
 

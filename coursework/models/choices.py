@@ -1,7 +1,7 @@
 """What a choice of lesson 15 buys: a small model of the digits, retrained once for each (lesson 15).
 
-`read` gives what `benchmarks/choices.py` measured. A run takes seconds, so that it can be repeated: the numbers say what
-a choice does to a short training, not what it does in the end.
+`read` gives what `benchmarks/choices.py` measured. A run takes seconds, so that it can be repeated: the numbers say
+what a choice does to a short training, not what it does in the end.
 """
 
 import csv
@@ -32,20 +32,17 @@ from coursework.predictions import ScoreModel
 from coursework.score_matching import denoising_losses
 
 FILE = Path(__file__).parent / "trained" / "choices.csv"
-BASE = Recipe("score", "digits", 400, batch_size=64, learning_rate=3e-3, warmup=50, average=0.99)
-EDM: Mapping[str, Any] = {
-    "prediction": "preconditioned",
-    "weighting": "edm",
-    "sigma_data": 0.55,
-    "times": {"kind": "log-normal"},
-}
+BASE = Recipe("score", "digits", 250, batch_size=64, learning_rate=3e-3, warmup=25, average=0.98)
 CHOICES: dict[str, Mapping[str, Any]] = {
     "base": {},
-    "predict the velocity": {"prediction": "velocity"},
     "predict and weight the data": {"prediction": "data", "weighting": "data"},
     "times: uniform log-SNR": {"times": {"kind": "log-snr"}},
-    "EDM: factors, weight, times": EDM,
-    "EDM, uncertainty weights": {**EDM, "uncertainty": True},
+    "EDM: factors, weight, times": {
+        "prediction": "preconditioned",
+        "weighting": "edm",
+        "sigma_data": 0.55,
+        "times": {"kind": "log-normal"},
+    },
     "no average of the weights": {"average": 0.0},
     "learning rate / 10": {"learning_rate": 3e-4},
     "time features of scale 1": {},

@@ -40,7 +40,7 @@ def _times(generator: Generator) -> tuple[Tensor, int, float]:
 
 
 def _trajectory(generator: Generator) -> tuple[Tensor, float]:
-    n, p = count(generator, 2, 12), count(generator, 1, 5)
+    n, p = count(generator, 3, 12), count(generator, 2, 5)
     return 1.0 + normal(generator, n, p), number(generator, 0.5, 8.0)
 
 
