@@ -251,6 +251,8 @@ def test_copies_among_many_near_neighbours_and_far_from_the_origin(generator):
     torch.testing.assert_close(nearest_distances(x, reference), exact, rtol=1e-5, atol=1e-6)
     two_places = torch.cat([reference, -reference])  # where no centre helps the shortcut
     torch.testing.assert_close(nearest_distances(x, two_places), exact, rtol=1e-5, atol=1e-6)
+    few = (x[:, None] - reference[:5]).norm(dim=2).min(1).values
+    torch.testing.assert_close(nearest_distances(x, reference[:5]), few, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("metric", [precision_recall, frechet_distance, energy_distance])
