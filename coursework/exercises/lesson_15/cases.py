@@ -17,7 +17,7 @@ def _directions(generator: Generator) -> tuple[Tensor, Tensor, float]:
     return normal(generator, b).exp(), normal(generator, b).exp(), number(generator, 0.3, 1.7)
 
 
-def _weights(generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+def _weights(generator: Generator) -> tuple[Tensor, ...]:
     b = count(generator, 1, 9)
     return tuple(uniform(generator, 3, b, low=0.3, high=2.0))  # alpha^2 + sigma^2 is not 1
 
