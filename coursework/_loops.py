@@ -8,6 +8,7 @@ from torch import Tensor
 
 from coursework._arguments import (
     batch,
+    expand,
     finite,
     floating,
     function_or_none,
@@ -99,6 +100,19 @@ def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Standard normal noise of x's shape, dtype and device."""
     check_generator(generator, x)
     return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+
+
+def times_of(sde: SDE, x: Tensor, times: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    """A time with noise for each point of x, (B,), uniform on [t_min, T]; or `times`, 0-d or (B,), checked."""
+    if times is not None:
+        floating(times, "times")
+        expand(times, x, "times")
+        return sde.time(times.to(wide_dtype(x)), "times", noisy=True)
+    check_generator(generator, x)
+    u = torch.rand(len(x), generator=generator, dtype=wide_dtype(x), device=x.device)
+    t = sde.t_min + (sde.T - sde.t_min) * u
+    remember(t, sde, noisy=True)
+    return t
 
 
 @contextmanager

@@ -20,12 +20,10 @@ from coursework._arguments import (
     n_dims,
     one_of,
     positive,
-    remember,
     some,
     wide,
-    wide_dtype,
 )
-from coursework._loops import check_generator, derivatives, leaf, normal_like, value_at, vector_jacobian
+from coursework._loops import check_generator, derivatives, leaf, normal_like, times_of, value_at, vector_jacobian
 
 if TYPE_CHECKING:
     from coursework.sdes import SDE
@@ -166,7 +164,7 @@ def denoising_losses(
     """
     some(x, "x")
     one_of(weighting, WEIGHTINGS, "weighting")
-    t = _uniform_time(sde, x, generator) if times is None else _given_times(sde, times, x)
+    t = times_of(sde, x, times, generator)
     noise = normal_like(x, generator) if noise is None else noise
     x_t = sde.perturb(x, t, noise)
     value = model(x_t, t) if label is None else model(x_t, t, label)
@@ -177,20 +175,6 @@ def denoising_losses(
         weight = sde.diffusion(t) ** 2 if weighting == "likelihood" else torch.ones_like(t)
         error = expand(weight / sde.sigma(t) ** 2, error, "times") * error
     return 0.5 * flat_sum(error)
-
-
-def _uniform_time(sde: "SDE", x: Tensor, generator: torch.Generator | None) -> Tensor:
-    check_generator(generator, x)
-    u = torch.rand(len(x), generator=generator, dtype=wide_dtype(x), device=x.device)
-    t = sde.t_min + (sde.T - sde.t_min) * u
-    remember(t, sde, noisy=True)
-    return t
-
-
-def _given_times(sde: "SDE", times: Tensor, x: Tensor) -> Tensor:
-    floating(times, "times")
-    expand(times, x, "times")
-    return sde.time(times.to(wide_dtype(x)), "times", noisy=True)
 
 
 def _quadratic_form(value: Tensor, x: Tensor, v: Tensor, fn: Score, name: str, keep_graph: bool) -> Tensor:

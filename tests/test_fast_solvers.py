@@ -20,6 +20,7 @@ from coursework import fast_solvers as module
 from coursework.ddpm import DiscreteSchedule, ddim_sample, linear_betas
 from coursework.distributions import GaussianMixture, exact_score
 from coursework.fast_solvers import default_times, dpm_solver, edm_heun, exponential_multistep, fit_times
+from coursework.flow_matching import LinearPath
 from coursework.predictions import convert, tweedie
 from coursework.probability_flow import euler
 from coursework.sdes import SDE, VESDE, VPSDE, SubVPSDE, uniform_times
@@ -27,24 +28,6 @@ from tests.helpers.chains import linear_moments, noise, orders
 from tests.test_probability_flow import COVARIANCE, GAUSSIAN, by_scipy, gaussian_flow
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class Linear(SDE):
-    """alpha = 1 - t, sigma = t."""
-
-    T = 0.999
-
-    def alpha(self, t):
-        return 1 - t
-
-    def sigma(self, t):
-        return t
-
-    def drift_coefficient(self, t):
-        return -1 / (1 - t)
-
-    def diffusion(self, t):
-        return torch.sqrt(2 * t / (1 - t))
 
 
 class Table(SDE):
@@ -69,7 +52,7 @@ class Table(SDE):
         return torch.sqrt(-torch.expm1(self._at(t)))
 
 
-SDES = (VPSDE(), VESDE(), SubVPSDE(), Linear())
+SDES = (VPSDE(), VESDE(), SubVPSDE(), LinearPath())
 MEANS = torch.tensor([[-1.2, 0.2], [0.9, 0.7], [0.3, -1.0]], dtype=torch.float64)
 WEIGHTS = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
 LAWS = {"Gaussian": GAUSSIAN, "mixture": GaussianMixture(MEANS, torch.full((3,), 0.16, dtype=torch.float64), WEIGHTS)}
@@ -258,7 +241,7 @@ def test_single_steps_are_the_published_ones(sde):
 
 @pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("end", [0.1, 0.0])
-@pytest.mark.parametrize("sde", [VPSDE(), Linear()], ids=lambda sde: type(sde).__name__)
+@pytest.mark.parametrize("sde", [VPSDE(), LinearPath()], ids=lambda sde: type(sde).__name__)
 def test_data_that_is_one_point_is_exact(sde, name, end):
     """x0_hat and noise never change along the flow."""
     point, times = torch.tensor([0.7, -0.2], dtype=torch.float64), torch.tensor([0.95, 0.6, 0.5, 0.2, end]).double()
@@ -334,7 +317,7 @@ def test_the_corrector_is_unipcs(flow, order):
     scheduler = UniPCMultistepScheduler(
         solver_order=order, solver_type="bh2", lower_order_final=False, **flow_options(flow)
     )
-    sde = Linear() if flow else VPSDE()
+    sde = LinearPath() if flow else VPSDE()
     got = exponential_multistep(curved, sde, START, GRID, order=order, corrector=True)
     torch.testing.assert_close(got, theirs(scheduler, sde, START, GRID, flow=flow), rtol=1e-6, atol=1e-6)
 
@@ -346,7 +329,7 @@ def test_order_2_is_dpm_solver_2m(flow):
     scheduler = DPMSolverMultistepScheduler(
         solver_order=2, lower_order_final=False, final_sigmas_type="sigma_min", **flow_options(flow)
     )
-    sde = Linear() if flow else VPSDE()
+    sde = LinearPath() if flow else VPSDE()
     got = exponential_multistep(curved, sde, START, GRID, order=2)
     torch.testing.assert_close(got, theirs(scheduler, sde, START, GRID, flow=flow), rtol=0, atol=5e-6)
 
@@ -388,7 +371,7 @@ def test_two_calls_a_step_as_in_diffusers(sde):
 
 
 @each_solver
-@pytest.mark.parametrize("sde", [VPSDE(), Linear(), Table()], ids=lambda sde: type(sde).__name__)
+@pytest.mark.parametrize("sde", [VPSDE(), LinearPath(), Table()], ids=lambda sde: type(sde).__name__)
 def test_where_sigma_is_0_the_last_step_returns_x0_hat(sde, name):
     seen, times = [START], torch.cat([GRID, torch.zeros(1, dtype=torch.float64)])
     got = SOLVERS[name](curved, sde, START, times, on_step=lambda i, t, x: seen.append(x))
@@ -560,7 +543,7 @@ def lambda_times_between(sde, start, end, n):
 # -- the door ----------------------------------------------------------------------------------------------------------
 
 
-class ToTheEnd(Linear):
+class ToTheEnd(LinearPath):
     T = 1.0
 
 

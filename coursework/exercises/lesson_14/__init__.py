@@ -1,1 +1,1 @@
-"""Exercises of lesson 13, inverse problems."""
+"""Exercises of lesson 14, fast solvers."""
