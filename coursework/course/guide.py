@@ -31,8 +31,8 @@ TWELVE_WEEKS = (
     ((9,), "the probability flow"),
     ((10,), "likelihood"),
     ((11,), "guidance"),
-    ((12, 13), "DDPM and DDIM; inverse problems"),
-    ((14, 15, 16), "fast solvers; what to train, and how; evaluation"),
+    ((12, 13, 14), "DDPM and DDIM; inverse problems; fast solvers"),
+    ((15, 16, 17), "what to train, and how; evaluation; flow matching"),
 )
 
 
