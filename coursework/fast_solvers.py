@@ -348,8 +348,9 @@ def _checked(
 
 def _scales(sde: SDE, times: Tensor) -> tuple[Tensor, Tensor]:
     """alpha and sigma at times (n,), (n,) each, also where an SDE says a constant as one number."""
-    alpha, sigma = (torch.as_tensor(scale(times), dtype=times.dtype) for scale in (sde.alpha, sde.sigma))
-    return alpha.expand_as(times), sigma.expand_as(times)
+    scales = (torch.as_tensor(scale(times), dtype=times.dtype, device=times.device) for scale in (sde.alpha, sde.sigma))
+    alpha, sigma = (scale.expand_as(times) for scale in scales)
+    return alpha, sigma
 
 
 def _noise(score: TimedScore, sde: SDE, x: Tensor, times: Tensor) -> Step:
