@@ -118,6 +118,11 @@ def score(x: Tensor, t: Tensor | None = None, label: Tensor | None = None) -> Te
     return shift - factor.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1)) * x
 
 
+def flow_map(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """Linear in x, different at every pair of times."""
+    return score(x, 2 * t + s)
+
+
 def mixture(case: Case) -> GaussianMixture:
     means = torch.tensor([[-1.0, 0.5, 0.25], [0.5, -0.5, 0.75]], dtype=case.dtype, device=case.device)
     return GaussianMixture(means, case.number([0.25, 0.5]), case.number([1.0, 2.0]))
@@ -145,6 +150,13 @@ VALUES: dict[str, Callable[[Case], Any]] = {
     **dict.fromkeys(("score", "model", "fn", "noise_model", "conditional_score", "network"), lambda c: score),
     "velocity": lambda c: score,
     "path": lambda c: VPSDE(),
+    "s": lambda c: c.number(0.25),
+    "mean": lambda c: c.points(1)[0] if c.batch else torch.zeros(c.shape, dtype=c.dtype, device=c.device),
+    "variance": lambda c: 0.5,
+    "flow_map": lambda c: flow_map,
+    "average_velocity": lambda c: flow_map,
+    "consistency": lambda c: score,
+    "generated_score": lambda c: lambda x, t: 0.5 * score(x, t),
     "diffusion": lambda c: lambda t: 0.5 + t,
     **dict.fromkeys(("v",), points[1]),
     **dict.fromkeys(("a", "b"), lambda c: c.number([0.5, 1.5])),
@@ -224,6 +236,8 @@ SPECIAL: dict[tuple[str, str], Callable[[Case], Any]] = {
     ("adaptive_sde", "rtol"): lambda c: 0.5,
     ("adaptive_sde", "atol"): lambda c: 0.5,
     ("ot_coupling", "z"): points[1],
+    ("progressive_target", "times"): lambda c: torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64),
+    ("Consistency.forward", "t"): lambda c: c.number(0.5),
     ("best_linear", "variance"): lambda c: c.number(0.375),
     ("importance_law", "weights"): lambda c: torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64, device=c.device),
     ("sdedit", "times"): lambda c: torch.linspace(0.75, 0.25, 4, dtype=torch.float64),
@@ -233,6 +247,7 @@ MADE: dict[type, Callable[[Case], Any]] = {}
 
 def make_classes() -> None:
     from coursework.ddpm import DiscreteSchedule
+    from coursework.flow_maps import Consistency
     from coursework.flow_matching import CosinePath, LinearPath
     from coursework.measurements import StationaryGaussian
     from coursework.preconditioning import Preconditioned, TimedDenoiser, TimeLaw
@@ -244,6 +259,7 @@ def make_classes() -> None:
     MADE[DiscreteSchedule] = lambda c: DiscreteSchedule(VALUES["betas"](c))
     MADE[ScoreModel] = lambda c: ScoreModel(Linear(), VPSDE())
     MADE[Preconditioned] = lambda c: Preconditioned(Linear(), 0.5)
+    MADE[Consistency] = lambda c: Consistency(score, VPSDE(), 0.5)
     MADE[TimedDenoiser] = lambda c: TimedDenoiser(score, VPSDE())
     MADE[TimeLaw] = lambda c: TimeLaw(VALUES["edges"](c), VALUES["second_moments"](c))
     for kind in (VPSDE, VESDE, SubVPSDE, LinearPath, CosinePath):
