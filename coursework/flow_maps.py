@@ -123,8 +123,8 @@ def restart(
     Shapes: x (B, *S) at times[0], times (n_steps + 1,) decreasing -> (B, *S) at e = times[-1].
     Source: Song et al. 2023 (consistency models), algorithm 1.
     """
-    check_generator(generator, x)
     times, each = _grid(flow_map, path, x, times)
+    check_generator(generator, x)
     alpha, sigma = path.alpha(times), path.sigma(times)
     ratio = alpha / alpha[-1]
     keep, add = columns(x, ratio, (sigma**2 - ratio**2 * sigma[-1] ** 2).clamp(min=0).sqrt())

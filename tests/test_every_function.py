@@ -236,6 +236,7 @@ SPECIAL: dict[tuple[str, str], Callable[[Case], Any]] = {
     ("adaptive_sde", "rtol"): lambda c: 0.5,
     ("adaptive_sde", "atol"): lambda c: 0.5,
     ("ot_coupling", "z"): points[1],
+    ("consistency_loss", "target"): lambda c: score,
     ("progressive_target", "times"): lambda c: torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64),
     ("Consistency.forward", "t"): lambda c: c.number(0.5),
     ("best_linear", "variance"): lambda c: c.number(0.375),
@@ -326,7 +327,8 @@ def numbers(result: Any, case: Case) -> list[Tensor]:
     if hasattr(result, "covariance"):
         return [result.mean, result.covariance]
     if callable(result):
-        return numbers(result(case.points(2), case.number(0.5)), case)
+        times = [case.number(t) for t in (0.5, 0.25)][: len(inspect.signature(result).parameters) - 1]
+        return numbers(result(case.points(2), *times), case)
     raise AssertionError(f"a result of another kind: {type(result).__name__}")
 
 
