@@ -51,14 +51,14 @@ def masked_bound(
     x = _tokens(x, at_least(n_tokens, 1, "n_tokens"), "x")
     n_times, (n, length) = at_least(n_times, 1, "n_times"), x.shape
     check_generator(generator, x)
-    total: Tensor | float = 0.0
+    total = torch.zeros(n, device=x.device)
     for _ in range(n_times):
         k = torch.randint(1, length + 1, (n, 1), generator=generator, device=x.device)
         masked = _uniform(x, generator).argsort(1) < k  # a random order's ranks
         values = _answer(log_probs, torch.where(masked, n_tokens, x), k[:, 0] / length, n_tokens)
         surprise = -values.gather(2, x[:, :, None])[:, :, 0]
         total = total + (length / k * torch.where(masked, surprise, 0.0)).sum(1)
-    return torch.as_tensor(total / n_times)
+    return total / n_times
 
 
 def exact_masked_bound(log_probs: LogProbs, x: Tensor, n_tokens: int) -> Tensor:
@@ -204,7 +204,7 @@ def transition_matrix(rate: Tensor, amount: float | Tensor) -> Tensor:
     finite(amount, "amount")
     if amount.ndim > 1 or (amount < 0).any():
         raise ValueError(f"amount: expected numbers >= 0, one or (B,), got {amount.tolist()}")
-    return torch.linalg.matrix_exp(amount[..., None, None] * rate)
+    return torch.linalg.matrix_exp(wide(amount)[..., None, None] * wide(rate)).to(rate.dtype)
 
 
 def jump_posterior(x_t: Tensor, probs: Tensor, earlier: Tensor, later: Tensor) -> Tensor:
@@ -217,7 +217,8 @@ def jump_posterior(x_t: Tensor, probs: Tensor, earlier: Tensor, later: Tensor) -
     Shapes: x_t (B, L), probs (B, L, K) -> (B, L, K). Source: Austin et al. 2021, eqs. 3 and 4.
     """
     earlier, later = _check_transition(earlier, "earlier"), _check_transition(later, "later")
-    x_t, probs = _tokens(x_t, len(earlier), "x_t"), _check_probs(probs, x_t, len(earlier))
+    x_t = _tokens(x_t, len(earlier), "x_t")
+    probs = _check_probs(probs, x_t, len(earlier))
     ends = (earlier.to(probs) @ later.to(probs)).T[x_t]  # P_t[x_0, x_t], (B, L, K)
     if not ((ends > 0) | (probs == 0)).all():
         raise ValueError("probs: a token that cannot become x_t has a positive probability")
@@ -237,7 +238,8 @@ def concrete_score(x_t: Tensor, probs: Tensor, transition: Tensor) -> Tensor:
     Source: Meng et al. 2022; Lou et al. 2024, section 3.
     """
     transition = _check_transition(transition, "transition")
-    x_t, probs = _tokens(x_t, len(transition), "x_t"), _check_probs(probs, x_t, len(transition))
+    x_t = _tokens(x_t, len(transition), "x_t")
+    probs = _check_probs(probs, x_t, len(transition))
     ends = transition.to(probs).T[x_t]
     if not ((ends > 0) | (probs == 0)).all():
         raise ValueError("probs: a token that cannot become x_t has a positive probability")

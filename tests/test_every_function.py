@@ -184,6 +184,15 @@ VALUES: dict[str, Callable[[Case], Any]] = {
     "device": lambda c: c.device,
     "source": lambda c: "noise",
     "n": lambda c: c.batch,
+    "n_tokens": lambda c: 3,
+    "log_probs": lambda c: token_log_probs(c),
+    "joint": lambda c: token_law(c),
+    "unconditional": points[2],
+    "amount": lambda c: c.number([0.5, 1.0]),
+    "rates": lambda c: lambda x, t: token_rates(c, x),
+    **dict.fromkeys(
+        ("transition", "earlier", "later"), lambda c: (jump_rate(c).double() * 0.25).matrix_exp().to(c.dtype)
+    ),
     "n_dims": lambda c: N_DIMS,
     "n_steps": lambda c: 3,
     "n_steps_each": lambda c: 2,
@@ -218,6 +227,37 @@ VALUES: dict[str, Callable[[Case], Any]] = {
     "target_time": lambda c: 0.75,
     "snapshots": lambda c: [{"a": (i + 1) * c.points()} for i in range(4)],
 }
+OF_CHAINS = ("jump_posterior", "concrete_score", "score_entropy", "reverse_rates", "flow_rates")
+
+
+def tokens(case: Case) -> Tensor:
+    """Tokens of 0, 1, 2: three to a sequence."""
+    return (torch.arange(21, device=case.device).reshape(7, 3) ** 2 % 5 % 3)[: case.batch]
+
+
+def chances(case: Case) -> Tensor:
+    """A law of three tokens for each place."""
+    return (case.points().detach().flatten(1)[:, :3, None] * case.number([1.0, 2.0, 4.0])).softmax(2)
+
+
+def token_log_probs(case: Case) -> Callable:
+    table = case.number([[0.0, 1.0, 2.0], [1.0, 0.5, 0.0], [2.0, 0.25, 0.0], [0.5, 0.0, 0.25]]).log_softmax(1)
+    return lambda x, t: table[x]
+
+
+def token_law(case: Case) -> Tensor:
+    p = torch.arange(1.0, 28.0, dtype=torch.float64, device=case.device)
+    return (p / p.sum()).reshape(3, 3, 3).to(case.dtype)
+
+
+def token_rates(case: Case, x: Tensor) -> Tensor:
+    return case.number([[0.0, 1.0, 2.0], [0.5, 0.0, 1.0], [1.0, 1.5, 0.0]])[x]
+
+
+def jump_rate(case: Case) -> Tensor:
+    return case.number([[-1.0, 0.75, 0.25], [0.5, -1.0, 0.5], [0.25, 0.25, -0.5]])
+
+
 # An argument that means something else in one function.
 SPECIAL: dict[tuple[str, str], Callable[[Case], Any]] = {
     ("draw_probe", "kind"): lambda c: "sphere",
@@ -241,6 +281,14 @@ SPECIAL: dict[tuple[str, str], Callable[[Case], Any]] = {
     ("Consistency.forward", "t"): lambda c: c.number(0.5),
     ("best_linear", "variance"): lambda c: c.number(0.375),
     ("importance_law", "weights"): lambda c: torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64, device=c.device),
+    **{(f, "x"): tokens for f in ("mask_tokens", "masked_bound", "masked_sample", "jump_sample")},
+    **{(f, a): tokens for f in OF_CHAINS for a in ("x_t", "x_0")},
+    **{(f, a): chances for f in OF_CHAINS for a in ("probs", "ratios")},
+    **{(f, "rate"): jump_rate for f in (*OF_CHAINS, "transition_matrix")},
+    ("mask_tokens", "rate"): lambda c: 0.5,
+    ("flow_rates", "t"): lambda c: torch.full((c.batch,), 0.5, dtype=c.dtype, device=c.device),
+    ("flow_rates", "noise"): lambda c: 0.5,
+    ("guided_log_probs", "weight"): lambda c: 2.0,
     ("sdedit", "times"): lambda c: torch.linspace(0.75, 0.25, 4, dtype=torch.float64),
 }
 MADE: dict[type, Callable[[Case], Any]] = {}
@@ -326,6 +374,8 @@ def numbers(result: Any, case: Case) -> list[Tensor]:
         return [result.edges, result.probabilities]
     if hasattr(result, "covariance"):
         return [result.mean, result.covariance]
+    if callable(result) and "x_t" in inspect.signature(result).parameters:
+        return [result(3 - tokens(case), case.number(0.5)).exp()]  # of log-probabilities, where 3 is the mask
     if callable(result):
         times = [case.number(t) for t in (0.5, 0.25)][: len(inspect.signature(result).parameters) - 1]
         return numbers(result(case.points(2), *times), case)
