@@ -542,3 +542,30 @@ def test_an_empty_batch_comes_back_empty():
     assert masked_sample(zeros, none, TIMES, 3).shape == (0, 3)
     assert masked_bound(zeros, none, 3).shape == (0,)
     assert jump_sample(lambda x, t: torch.zeros(0, 3, 4), none, TIMES).shape == (0, 3)
+
+
+@pytest.mark.needs("gpu")
+def test_on_the_gpu():
+    """Values are the CPU's, and samples stay on the device."""
+    joint, x = law(3, 3), sequences(3, 3)
+    bound = exact_masked_bound(exact_log_probs(joint.cuda()), x.cuda(), 3)
+    torch.testing.assert_close(bound.cpu(), -joint.flatten().log(), rtol=1e-10, atol=1e-12)
+    for name, rate in RATES.items():
+        transition, x_t, p0 = transition_matrix(rate, 0.4), sequences(3, 2), data_law(rate)
+        on_gpu = transition_matrix(rate.cuda(), 0.4)
+        probs = given(p0, transition)
+        ratios = concrete_score(x_t, probs, transition)
+        there = concrete_score(x_t.cuda(), probs.cuda(), on_gpu)
+        torch.testing.assert_close(there.cpu(), ratios, rtol=1e-9, atol=1e-12, msg=name)
+        torch.testing.assert_close(
+            reverse_rates(there, x_t.cuda(), rate.cuda()).cpu(), reverse_rates(ratios, x_t, rate), rtol=1e-9, atol=1e-12
+        )
+    generator = torch.Generator("cuda").manual_seed(0)
+    start, times = torch.full((60_000, 2), 3, device="cuda"), torch.linspace(1, 0, 4, dtype=FLOAT)
+    two = law(3, 2, seed=5)
+    out = masked_sample(exact_log_probs(two.cuda()), start, times, 3, generator=generator)
+    assert out.device.type == "cuda"
+    assert_law(out.cpu(), two * 2 / 3 + two.sum(1, keepdim=True) * two.sum(0, keepdim=True) / 3)
+    drawn = masked_bound(exact_log_probs(joint.cuda()), x.cuda().repeat(2000, 1), 3, generator=generator)
+    means, errors = drawn.reshape(2000, 27).mean(0).cpu(), drawn.reshape(2000, 27).std(0).cpu() / math.sqrt(2000)
+    assert ((means + joint.flatten().log()).abs() < 4.5 * errors).all()
