@@ -184,6 +184,8 @@ VALUES: dict[str, Callable[[Case], Any]] = {
     "device": lambda c: c.device,
     "source": lambda c: "noise",
     "n": lambda c: c.batch,
+    "reward": lambda c: lambda x: -x.flatten(1).square().sum(1),
+    "log_weights": lambda c: c.points().flatten(1).sum(1),
     "n_tokens": lambda c: 3,
     "log_probs": lambda c: token_log_probs(c),
     "joint": lambda c: token_law(c),
