@@ -134,6 +134,12 @@ def pictures(case: Case) -> Tensor:
     return x if x.ndim == 4 else x[:, None]
 
 
+def images(case: Case) -> Tensor:
+    """Points as images of one channel and one row."""
+    x = case.points()
+    return x if x.ndim == 4 else x[:, None, None]
+
+
 def log_prob_label(x: Tensor, t: Tensor) -> Tensor:
     return torch.log_softmax(torch.stack([x.flatten(1).sum(1), 0 * x.flatten(1)[:, 0]], 1), 1)
 
@@ -227,6 +233,19 @@ VALUES: dict[str, Callable[[Case], Any]] = {
     **dict.fromkeys(("gamma_b", "target_gamma"), lambda c: 4.0),
     **dict.fromkeys(("time_a", "time_b"), lambda c: torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)),
     "target_time": lambda c: 0.75,
+    "covariance": lambda c: c.number([[2.0, 0.5, 0.0], [0.5, 1.0, 0.25], [0.0, 0.25, 0.5]]),
+    "q": lambda c: 2,
+    "loadings": lambda c: c.number([[0.5, 0.25], [-1.0, 0.5], [0.25, 2.0]]),
+    "mean": lambda c: c.number([0.25, -0.5, 1.0]),
+    "axes": lambda c: c.number([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]),
+    "noise_variance": lambda c: 0.25,
+    "log_variance": points[2],
+    **dict.fromkeys(("encoder", "decoder"), lambda c: lambda x: 1 + 0.5 * x),
+    **dict.fromkeys(("tokens", "query"), points[0]),
+    "decoded": points[1],
+    "rank": lambda c: 2,
+    "kl_weight": lambda c: 0.5,
+    "labels": lambda c: torch.arange(c.batch, device=c.device),
     "snapshots": lambda c: [{"a": (i + 1) * c.points()} for i in range(4)],
 }
 OF_CHAINS = ("jump_posterior", "concrete_score", "score_entropy", "reverse_rates", "flow_rates")
@@ -281,6 +300,18 @@ SPECIAL: dict[tuple[str, str], Callable[[Case], Any]] = {
     ("consistency_loss", "target"): lambda c: score,
     ("progressive_target", "times"): lambda c: torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64),
     ("Consistency.forward", "t"): lambda c: c.number(0.5),
+    **{(f"latents.{f}", "mean"): points[1] for f in ("gaussian_kl", "vae_loss", "vae_losses")},
+    ("latents.decode", "z"): points[0],
+    **{("latents.attention", a): lambda c: c.number([[0.5, 0.25, -1.0], [1.0, 0.5, 0.25]]) for a in ("key", "value")},
+    ("empirical_denoiser", "train"): lambda c: c.number(np.linspace(-1, 1, 2 * math.prod(c.shape))).reshape(
+        2, *c.shape
+    ),
+    ("patchify", "x"): images,
+    **{(f, "size"): lambda c: 1 for f in ("patchify", "unpatchify")},
+    ("unpatchify", "tokens"): lambda c: images(c).flatten(2).transpose(1, 2),
+    ("unpatchify", "shape"): lambda c: tuple(images(c).shape[1:]),
+    ("best_of_rank", "prediction"): lambda c: "data",
+    **{(f"captions.{f}", "images"): images for f in ("describe", "slant", "ink", "ink_map")},
     ("best_linear", "variance"): lambda c: c.number(0.375),
     ("importance_law", "weights"): lambda c: torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64, device=c.device),
     **{(f, "x"): tokens for f in ("mask_tokens", "masked_bound", "masked_sample", "jump_sample")},

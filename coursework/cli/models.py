@@ -104,7 +104,9 @@ def sample(
     name: Name,
     out: Annotated[Path, typer.Option("--out", help="the picture, a .png")] = Path("samples.png"),
     n: Annotated[int, typer.Option("-n", "--n", min=1, max=10_000, help="how many samples")] = 40,
-    label: Annotated[int | None, typer.Option(min=-1, help="of which class; without it, all in turn")] = None,
+    label: Annotated[
+        int | None, typer.Option(min=-1, help="of which class, or caption; without it, all in turn")
+    ] = None,
     solver: Solver = "heun",
     grid: Grid = "karras",
     steps: Steps = 30,
@@ -122,9 +124,9 @@ def sample(
         accelerator = training.default_accelerator(cpu=cpu)
         model, recipe = models.load_with_recipe(name)
         if not isinstance(model, ScoreModel):
-            raise ValueError(f"name: expected a score model, {name} is a classifier")
+            raise ValueError(f"name: expected a score model, {name} was trained to {recipe.task}")
         labels = models.labels_for(recipe, n, label)
-        shape = (n, *models.SHAPES[recipe.data])
+        shape = (n, *models.sample_shape(recipe))
         samples = generation.generate(
             model,
             shape,
@@ -137,7 +139,7 @@ def sample(
             accelerator=accelerator,
         )
         if accelerator.is_main_process:
-            generation.save_grid(samples, out)
+            generation.save_grid(models.images_of(recipe, samples), out)
             print(out)
     training.leave(accelerator)
 

@@ -17,7 +17,9 @@ from coursework.preconditioning import TimeLaw, low_discrepancy
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step trains on. Shapes: images, noise (B, C, H, W); labels (B,), -1 where dropped; times (B,)."""
+    """What one step trains on: images (B, C, H, W) and noise like them (to autoencode: like latents), labels (B,), -1
+    where dropped, times (B,).
+    """
 
     images: Tensor
     labels: Tensor
@@ -33,9 +35,18 @@ class Batch:
 class Batches:
     """The batches of a recipe: step i's is a function of (recipe, data, i) alone."""
 
-    def __init__(self, recipe: Recipe, data: ImageData, t_min: float, t_max: float, law: TimeLaw | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: ImageData,
+        t_min: float,
+        t_max: float,
+        law: TimeLaw | None = None,
+        noise_shape: tuple[int, ...] | None = None,  # None: the images'
+    ) -> None:
         self.recipe, self.data, self.t_min, self.t_max = recipe, data, t_min, t_max
         self.law = None if law is None else law.to(data.images.device)  # None: t uniform on [t_min, t_max]
+        self.noise_shape = tuple(data.images.shape[1:]) if noise_shape is None else noise_shape
         self._orders: dict[int, Tensor] = {}
 
     def __getitem__(self, step: int) -> Batch:
@@ -50,7 +61,7 @@ class Batches:
         if recipe.label_dropout > 0:
             labels = labels.where(torch.rand(n, generator=stream, device=device) >= recipe.label_dropout, -1)
         times = self._times(n, stream).to(images.dtype)
-        noise = torch.randn(images.shape, generator=stream, device=device, dtype=images.dtype)
+        noise = torch.randn((n, *self.noise_shape), generator=stream, device=device, dtype=images.dtype)
         if recipe.antithetic:
             images, labels, times = images.repeat(2, 1, 1, 1), labels.repeat(2), times.repeat(2)
             noise = torch.cat([noise, -noise])

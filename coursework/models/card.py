@@ -12,11 +12,13 @@ from coursework import models
 from coursework._arguments import one_of
 from coursework._files import write_atomically
 from coursework.data import load
+from coursework.latents import gaussian_kl
 from coursework.models import checkpoints
 from coursework.models.evaluation import Evaluation, evaluate
 from coursework.models.generation import save_grid
 from coursework.models.recipes import PRECONDITIONED, RECIPES, Recipe
 from coursework.models.training import COLUMNS, TRAINED
+from coursework.nn import Autoencoder
 
 DATA = {
     "digits": "scikit-learn's digits, 8x8: 1,442 training images; 355 held out (every fifth of each class)",
@@ -27,6 +29,9 @@ PURPOSE = {
     "fashion-classifier": "Tells ten kinds of clothing apart; its features judge samples of the Fashion-MNIST models.",
     "digits-vp": "Draws digits, of a class that is asked for or of any.",
     "digits-ncsn": "Draws digits: a noise-conditional score network.",
+    "fashion-vae": "Makes 196 numbers of a picture of clothing, and the picture of them again.",
+    "fashion-latent": "Draws the latents of pictures of clothing, which `fashion-vae` decodes.",
+    "digits-text": "Draws the digit that a caption asks for: its kind, its slant and its strokes.",
     "fashion-vp": "Draws pictures of clothing, of a class that is asked for or of any.",
     "fashion-ncsn": "Draws pictures of clothing: a noise-conditional score network.",
 }
@@ -35,6 +40,8 @@ SAMPLERS = {  # solver and steps by the SDE: VE models, which are trained withou
     "ve": ("ancestral", 120),
 }
 SHOWN = 60
+KINDS = {"classify": "convolutional classifier", "autoencode": "convolutional variational autoencoder"}
+PAIRS = "The first 30 held-out images, in rows of ten, and below each row what the decoder makes of their latents."
 
 
 def ship(name: str, run: Path, n: int | None = None) -> Path:
@@ -61,6 +68,9 @@ def ship(name: str, run: Path, n: int | None = None) -> Path:
         picture = models.FOLDER / f"{name}.png"
         save_grid(samples[:SHOWN], picture)
         table = score_numbers(name, numbers, recipe)
+    elif recipe.task == "autoencode":
+        picture = models.FOLDER / f"{name}.png"
+        table = autoencoder_numbers(weights, recipe, picture)
     else:
         table = classifier_numbers(weights, recipe)
     path = models.FOLDER / f"{name}.md"
@@ -75,15 +85,16 @@ def card(name: str, recipe: Recipe, seconds: float, table: str, picture: Path | 
     score = recipe.task == "score"
     preconditioned = recipe.prediction == PRECONDITIONED
     unet = "preconditioned U-Net" if preconditioned else f"U-Net that predicts the {recipe.prediction}"
-    kind = unet if score else "convolutional classifier"
+    kind = unet if score else KINDS[recipe.task]
     network = ", ".join(f"{key} {value}" for key, value in recipe.network.items()) or "the constructor's defaults"
     sde = ", ".join(f"{key} {value}" for key, value in recipe.sde.items() if key != "kind")
     law = f" The SDE is {recipe.sde['kind'].upper()}{f' ({sde})' if sde else ''}." if score else ""
     labels = f" {recipe.label_dropout:.0%} of the labels are dropped." if recipe.label_dropout else ""
+    labels += f" The KL term has weight {recipe.kl_weight:g}." if recipe.task == "autoencode" else ""
     took = f"{seconds / 60:.0f} minutes" if seconds > 100 else f"{seconds:.0f} seconds"
     samples = ""
     if picture:
-        text = f"The first {SHOWN} of the evaluation, none left out."
+        text = f"The first {SHOWN} of the evaluation, none left out." if score else PAIRS
         samples = f"\n## Samples\n\n{text}\n\n![samples]({picture.name})\n"
     return f"""# {name}
 
@@ -156,3 +167,24 @@ def classifier_numbers(weights: Path, recipe: Recipe) -> str:
     predicted = torch.cat([classifier(part).argmax(1) for part in held_out.images.split(1000)])
     right = float((predicted == held_out.labels).double().mean())
     return f"Accuracy on the {len(held_out):,} held-out images: {right:.2%}."
+
+
+@torch.no_grad()
+def autoencoder_numbers(weights: Path, recipe: Recipe, picture: Path) -> str:
+    """What is lost on held-out images, what a latent costs, and the scale; writes the picture of both."""
+    model, held_out = models.load(weights), load(recipe.data, split="test")
+    if not isinstance(model, Autoencoder):
+        raise TypeError(f"{weights}: expected an autoencoder, got {type(model).__name__}")
+    parts = [(model.decode(mean), gaussian_kl(mean, lv)) for mean, lv in map(model.encode, held_out.images.split(500))]
+    decoded, kl = (torch.cat(column) for column in zip(*parts, strict=True))
+    error = float((decoded - held_out.images).square().mean())
+    rows = [half[i : i + 10] for i in range(0, 30, 10) for half in (held_out.images, decoded)]
+    save_grid(torch.cat(rows), picture)
+    size, variance = model.latent_shape, float(held_out.images.var())
+    scale = ", ".join(f"{value:.3g}" for value in model.scale.tolist())
+    return (
+        f"A latent has {size[0]} x {size[1]} x {size[2]} numbers. On the {len(held_out):,} held-out images the mean "
+        f"squared error is {error:.4f} a pixel, {error / variance:.1%} of their variance; the KL term is "
+        f"{float(kl.mean()):.0f} nats an image. The scale of the channels, 1 / standard deviation over the "
+        f"training set, is {scale}."
+    )

@@ -32,7 +32,7 @@ class Evaluation:
     frechet: the Frechet distance of the classifier's features. inception: the inception score and its deviation over
     parts. precision, recall: with 3 nearest neighbours, of equally many images of both sets, at most 10,000: the
     training set's are spread evenly over it. confidence: the mean of the classifier's largest probability.
-    label_accuracy: the share of samples that the classifier gives the label they were asked for; None without labels.
+    label_accuracy: the share of samples that the classifier gives the class they were asked for; None without labels.
     rarest_class: the share of the class that comes out least often. nearest: the mean Euclidean distance, in pixels'
     unit, of the first 1,000 to the nearest training image.
     """
@@ -68,9 +68,9 @@ def evaluate(
 ) -> tuple[Evaluation, Tensor]:
     """Evaluate a trained score model on n samples (default: as many as held-out images), and return these too.
 
-    n: from 10, the parts of the inception score. With classes in the network every label is asked for equally often.
-    `sampling` goes to `generation.generate` (solver, grid, n_steps, batch_size, precision). Raises ValueError for a
-    classifier, and for data without one.
+    n: from 10, the parts of the inception score. With labels in the network every one is asked for equally often.
+    Latents are decoded. `sampling` goes to `generation.generate` (solver, grid, n_steps, batch_size, precision). Raises
+    ValueError for a classifier, and for data without one.
     """
     accelerator = accelerator or default_accelerator()
     model, recipe = models.load_with_recipe(name, device=accelerator.device)
@@ -82,13 +82,15 @@ def evaluate(
     if not 10 <= n <= len(held_out):
         raise ValueError(f"n: expected 10 to {len(held_out)}, the number of held-out images, got {n}")
     labels = models.labels_for(recipe, n)
-    shape = (n, *train.images.shape[1:])
-    samples = generate(model, shape, labels=labels, seed=seed, accelerator=accelerator, **sampling).clamp(-1, 1)
+    shape = (n, *models.sample_shape(recipe))
+    generated = generate(model, shape, labels=labels, seed=seed, accelerator=accelerator, **sampling)
+    samples = models.images_of(recipe, generated).clamp(-1, 1)
     classifier = _classifier(recipe.data, accelerator.device)
     real, _ = _features(classifier, train.images, accelerator)
     seen, logits = _features(classifier, samples, accelerator)
     floor, floor_logits = _features(classifier, held_out.images[:n], accelerator)
     predicted = logits.argmax(1)
+    asked = None if labels is None else models.classes_of(recipe, labels)
     equally_many = min(n, len(real), PRECISION_POINTS)
     some = real[torch.arange(equally_many) * len(real) // equally_many]
     precision, recall = precision_recall(some, seen[:equally_many])
@@ -105,7 +107,7 @@ def evaluate(
         floor_recall=floor_recall,
         confidence=_confidence(logits),
         floor_confidence=_confidence(floor_logits),
-        label_accuracy=None if labels is None else float((predicted == labels).double().mean()),
+        label_accuracy=None if asked is None else float((predicted == asked).double().mean()),
         rarest_class=float(predicted.bincount(minlength=models.N_CLASSES).min()) / n,
         nearest=float(nearest_distances(samples[:NEAREST_POINTS], train.images).mean()),
         floor_nearest=float(nearest_distances(held_out.images[:n][:NEAREST_POINTS], train.images).mean()),

@@ -17,11 +17,13 @@ from coursework.predictions import PREDICTIONS
 from coursework.score_matching import WEIGHTINGS
 from coursework.sdes import VESDE, VPSDE, SubVPSDE
 
-TASKS = ("score", "classify")
+TASKS = ("score", "classify", "autoencode")
 SDES = {"vp": VPSDE, "ve": VESDE, "sub-vp": SubVPSDE}
+NETWORKS = ("unet", "dit", "captioned")
 PRECISIONS = ("float32", "bfloat16")
 PRECONDITIONED = "preconditioned"  # what a network inside `Preconditioned` predicts
 WEIGHTS = (*WEIGHTINGS, *(scheme for scheme in SCHEMES if scheme not in WEIGHTINGS))
+POSITIVE = ("learning_rate", "clip", "sigma_data", "gamma", "kl_weight")
 LAWS = {"uniform": None, "log-normal": log_normal_law, "log-snr": log_snr_law}
 
 
@@ -29,8 +31,11 @@ LAWS = {"uniform": None, "log-normal": log_normal_law, "log-snr": log_snr_law}
 class Recipe:
     """A training run, from the data to the last step. Two runs of one recipe on one machine give the same weights.
 
-    task: "score" trains a U-Net with denoising score matching under `sde`, "classify" a classifier. data: a name that
-    `data.load` knows. network: arguments of `nn.UNet` or `nn.Classifier`, but for those that the data decide. sde: its
+    task: "score" trains a network with denoising score matching under `sde`, "classify" a classifier, "autoencode" a
+    variational autoencoder, whose KL term has weight kl_weight. data: a name that `data.load` knows. latent: the name
+    of a trained autoencoder whose scaled latents are modelled, instead of the images ("": none). network: its `kind`
+    ("unet", the default, "dit", or "captioned": a U-Net that reads captions of the images) and the arguments of its
+    class, of `nn.Classifier` or `nn.Autoencoder`, but for those that the data decide. sde: its
     kind ("vp", "ve" or "sub-vp") and its arguments. prediction: as in `ScoreModel`, or "preconditioned": the network is
     inside `preconditioning.Preconditioned`, for data of standard deviation sigma_data. weighting: as in
     `denoising_objective`, or a scheme of `preconditioning.loss_weight` (with gamma, sigma_data), times 1/2. times: the
@@ -56,6 +61,8 @@ class Recipe:
     weighting: str = "noise"
     sigma_data: float = 0.5
     gamma: float = 5.0
+    kl_weight: float = 1.0
+    latent: str = ""
     times: Mapping[str, Any] = field(default_factory=lambda: {"kind": "uniform"})
     uncertainty: bool = False
     label_dropout: float = 0.0
@@ -79,7 +86,7 @@ class Recipe:
         for name in ("flip", "antithetic", "uncertainty"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected true or false, got {getattr(self, name)!r}")
-        for name in ("learning_rate", "clip", "weight_decay", "label_dropout", "average", "sigma_data", "gamma"):
+        for name in (*POSITIVE, "weight_decay", "label_dropout", "average"):
             number(getattr(self, name), name)
         # JSON has no tuples: the same recipe is equal to itself on the way back
         network = {name: tuple(value) if isinstance(value, list) else value for name, value in self.network.items()}
@@ -98,15 +105,21 @@ class Recipe:
             at_least(getattr(self, name), 1, name)
         at_least(self.warmup, 0, "warmup")
         seed_number(self.seed)
-        for name in ("learning_rate", "clip", "sigma_data", "gamma"):
+        for name in POSITIVE:
             positive(getattr(self, name), name)
         for name, most in (("label_dropout", 1.0), ("average", 1.0)):
             if not 0 <= getattr(self, name) < most:
                 raise ValueError(f"{name}: expected a number in [0, {most}), got {getattr(self, name)}")
+        if self.task == "score":
+            one_of(self.network.get("kind", "unet"), NETWORKS, "network's kind")
+        if not isinstance(self.latent, str):
+            raise TypeError(f"latent: expected the name of an autoencoder, got {self.latent!r}")
+        if self.latent and self.task != "score":
+            raise ValueError(f"latent: only score models are trained on latents, got {self.latent!r}")
         if self.task == "classify" and self.label_dropout:
             raise ValueError(f"label_dropout: a classifier needs every label, got {self.label_dropout}")
-        if self.task == "classify" and self.uncertainty:
-            raise ValueError("uncertainty: a classifier knows no noise level, got True")
+        if self.task != "score" and self.uncertainty:
+            raise ValueError(f"uncertainty: to {self.task} knows no noise level, got True")
         for width in self.profiles:
             try:
                 gamma_of(width)
@@ -176,6 +189,27 @@ RECIPES = {
         network={"widths": [32, 64, 96], "attention_at": [7]},
         sde={"kind": "ve", "sigma_min": 0.01, "sigma_max": 42.0},
         precision="bfloat16",
+    ),
+    "fashion-vae": Recipe(
+        "autoencode", "fashion-mnist", 1200, network={"widths": [16, 32]}, kl_weight=0.003, batch_size=64
+    ),
+    "fashion-latent": Recipe(
+        "score",
+        "fashion-mnist",
+        1500,
+        network={"widths": [32, 64], "attention_at": [7], "n_classes": 10},
+        latent="fashion-vae",
+        label_dropout=0.15,
+        batch_size=64,
+    ),
+    "digits-text": Recipe(
+        "score",
+        "digits",
+        1200,
+        network={"kind": "captioned", "widths": [32, 64], "attention_at": [4]},
+        label_dropout=0.15,
+        batch_size=64,
+        average=0.998,
     ),
     "cifar-vp": Recipe(
         "score",

@@ -13,8 +13,6 @@ from coursework._arguments import at_least, number
 from coursework.averaging import gamma_of, reconstruct
 from coursework.models import checkpoints
 from coursework.models.recipes import Recipe
-from coursework.nn import Classifier
-from coursework.predictions import ScoreModel
 
 
 def steps(recipe: Recipe) -> frozenset[int]:
@@ -29,7 +27,7 @@ def write(folder: Path, recipe: Recipe, step: int, profiles: Sequence[nn.Module]
     checkpoints.write(folder / f"snapshot-{step:07d}.safetensors", tensors, {"recipe": recipe.to_json(), "step": step})
 
 
-def rebuild(folder: Path, sigma_rel: float, *, step: int | None = None) -> tuple[ScoreModel | Classifier, Recipe]:
+def rebuild(folder: Path, sigma_rel: float, *, step: int | None = None) -> tuple[models.Model, Recipe]:
     """The model whose weights are the average with profile `sigma_rel` at `step` (the last snapshot's), and its recipe.
 
     folder: of a run whose recipe has `profiles`. The model is ready to use, as from `models.load`. How well a profile

@@ -32,10 +32,11 @@ from coursework.averaging import gamma_of, power_decay
 from coursework.data import ImageData
 from coursework.data import load as load_data
 from coursework.devices import autocast
+from coursework.latents import scale_factor, vae_losses
 from coursework.models import checkpoints, snapshots
 from coursework.models.batches import Batch, Batches
 from coursework.models.recipes import Recipe
-from coursework.nn import Uncertainty
+from coursework.nn import Autoencoder, Uncertainty
 from coursework.preconditioning import loss_weight, uncertainty_loss
 from coursework.score_matching import WEIGHTINGS, denoising_losses
 from coursework.sdes import SDE
@@ -183,12 +184,13 @@ class Run:
         self.snapshot_steps = snapshots.steps(recipe)
         self.model, self.optimizer = accelerator.prepare(torch.compile(bare) if compiled else bare, optimizer)
         self.sde: SDE | None = models.make_sde(recipe) if recipe.task == "score" else None
-        data = load_data(recipe.data, device=device) if data is None else data
+        data = models.prepared(recipe, load_data(recipe.data, device=device) if data is None else data)
         if recipe.batch_size > len(data):
             raise ValueError(f"batch_size: expected at most the {len(data)} training images, got {recipe.batch_size}")
         span = (self.sde.t_min, self.sde.T) if self.sde else (0.0, 1.0)
-        self.batches = Batches(recipe, data, *span, models.make_law(recipe) if self.sde else None)
-        self.labelled = recipe.task == "classify" or recipe.network.get("n_classes") is not None
+        noise_shape = bare.latent_shape if isinstance(bare, Autoencoder) else None
+        self.batches = Batches(recipe, data, *span, models.make_law(recipe) if self.sde else None, noise_shape)
+        self.labelled = recipe.task == "classify" or models.n_labels(recipe) is not None
         self.step, self.seconds = 0, 0.0
         self.unseen: list[tuple[int, Tensor, Tensor, float]] = []  # step, loss, gradient norm, learning rate
         self.started = time.monotonic()
@@ -225,6 +227,10 @@ class Run:
     def loss(self, part: Batch) -> Tensor:
         """The recipe's objective, per pixel, or the cross entropy of the classes."""
         with autocast(self.accelerator.device, self.recipe.precision), unwatched(waiting=False):
+            if self.recipe.task == "autoencode":
+                decoded, mean, log_variance = self.model(part.images, part.noise)
+                losses = vae_losses(decoded, part.images, mean, log_variance, kl_weight=self.recipe.kl_weight)
+                return losses.mean() / part.images[0].numel()
             if self.sde is None:
                 return F.cross_entropy(self.model(part.images), part.labels)
             losses, n_pixels = self._denoising(self.sde, part), part.images[0].numel()
@@ -342,7 +348,10 @@ class Run:
         self.started = time.monotonic()
 
     def finish(self) -> nn.Module:
-        """The averaged model on the CPU; with a folder it is written there too."""
+        """The averaged model on the CPU; with a folder it is written there too. An autoencoder gets its scale now."""
+        if isinstance(self.average, Autoencoder):
+            latents = models.latents_of(self.average, self.batches.data.images)
+            self.average.scale.mul_(scale_factor(latents, per_channel=True))
         if self.own_folder is not None:
             models.save_trained(self.average, self.recipe, self.own_folder / TRAINED)
         self.accelerator.wait_for_everyone()

@@ -1,14 +1,16 @@
 """The U-Net of the image models (lesson 06): time, label, and attention at chosen resolutions."""
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coursework._arguments import at_least, indices, one_of
+from coursework._arguments import at_least, one_of
 from coursework.nn.blocks import GROUPS, ResidualBlock, SelfAttention
 from coursework.nn.embeddings import RandomFourierEmbedding, SinusoidalEmbedding
+from coursework.nn.labels import label_features, label_table
 
 EMBEDDINGS = {"sinusoidal": SinusoidalEmbedding, "fourier": RandomFourierEmbedding}
 
@@ -84,7 +86,7 @@ class UNet(nn.Module):
         self.embed = nn.Sequential(
             EMBEDDINGS[embedding](features), nn.Linear(features, features), nn.SiLU(), nn.Linear(features, features)
         )
-        self.label = None if n_classes is None else nn.Embedding(n_classes + 1, features)
+        self.label = label_table(n_classes, features)
         at = [heads if size in attention_at else None for size in sizes]
         self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.descent = nn.ModuleList(
@@ -106,35 +108,32 @@ class UNet(nn.Module):
         """The network at every image, its time and its label."""
         if x.shape[1:] != self.image_shape:
             raise ValueError(f"x: expected shape (B, {', '.join(map(str, self.image_shape))}), got {tuple(x.shape)}")
-        condition = F.silu(self.embed(t.expand(len(x))) + self._label_features(label, x))
-        h, skips = self.stem(x), []
+        condition = self.condition(x, t, label)
+        return self.decode(*self.encode(x, condition), condition)
+
+    def condition(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Any:
+        """What every block is told of time and label, (B, features)."""
+        return F.silu(self.embed(t.expand(len(x))) + label_features(self.label, label, x))
+
+    def encode(self, x: Tensor, condition: Any, more: Tensor | float = 0.0) -> tuple[Tensor, list[Tensor]]:
+        """The middle's features, and what the blocks on the way down give; `more` is added to the stem's."""
+        h, skips = self.stem(x) + more, []
         for i, levels in enumerate(self.descent):
             h = h if i == 0 else self.down[i - 1](h)
             for level in levels.children():
                 h = level(h, condition)
                 skips.append(h)
-        h = self.middle(h, condition)
+        return self.middle(h, condition), skips
+
+    def decode(self, h: Tensor, skips: list[Tensor], condition: Any) -> Tensor:
+        """The way up from what `encode` gave."""
+        left = list(skips)
         for i in reversed(range(len(self.ascent))):
             for level in self.ascent[i].children():
-                h = level(torch.cat([h, skips.pop()], dim=1), condition)
+                h = level(torch.cat([h, left.pop()], dim=1), condition)
             if i > 0:
-                h = F.interpolate(self.up[i - 1](h), size=skips[-1].shape[-2:])
+                h = F.interpolate(self.up[i - 1](h), size=left[-1].shape[-2:])
         return self.last(F.silu(self.norm(h)))
-
-    def _label_features(self, label: Tensor | None, x: Tensor) -> Tensor | float:
-        """The vector of each label, (B, F); the null label's stands in the last row."""
-        if self.label is None:
-            if label is not None:
-                raise ValueError("label: this network was made without classes (n_classes=None)")
-            return 0.0
-        null = self.label.num_embeddings - 1
-        if label is None:
-            return self.label.weight[null].expand(len(x), -1)
-        label = indices(label, -1, self.n_classes, "label").to(x.device)
-        if label.shape not in ((), x.shape[:1]):
-            raise ValueError(f"label: expected one or ({len(x)},), got {tuple(label.shape)}")
-        beyond = torch.where(label == null, null + 1, label)  # where values cannot be looked at
-        return self.label(torch.where(label == -1, null, beyond).expand(len(x)))
 
 
 def resolutions(image_size: int, n_levels: int) -> list[int]:

@@ -113,7 +113,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(recipe, tmp_path):
         (["sample", "digits-vp", "-n", "1000000"], "'-n' / '--n': Input should be less than or equal to 10000"),
         (["sample", "digits-vp", "--seed", "-1"], "'--seed': Input should be greater than or equal to 0"),
         (["sample", "digits"], "name: expected one of"),
-        (["sample", "digits-classifier"], "name: expected a score model, digits-classifier is a classifier"),
+        (["sample", "digits-classifier"], "name: expected a score model, digits-classifier was trained to classify"),
         (["sample", "none.safetensors"], "none.safetensors: there is no such checkpoint"),
         (["sample", "digits-vp", "--label", "10"], "label: expected -1 (none) to 9, got 10"),
         (["sample", "digits-ncsn", "--label", "1"], "label: this model was trained without labels, got 1"),
