@@ -119,7 +119,7 @@ class Recipe:
         if self.task == "classify" and self.label_dropout:
             raise ValueError(f"label_dropout: a classifier needs every label, got {self.label_dropout}")
         if self.task != "score" and self.uncertainty:
-            raise ValueError(f"uncertainty: to {self.task} knows no noise level, got True")
+            raise ValueError("uncertainty: only score models know a noise level, got True")
         for width in self.profiles:
             try:
                 gamma_of(width)

@@ -117,7 +117,7 @@ def test_the_kind_chooses_the_network():
         ({"task": "score", "network": {"kind": "mlp"}}, "network's kind: expected one of"),
         ({"task": "autoencode", "kl_weight": 0.0}, "kl_weight: expected values > 0"),
         ({"task": "autoencode", "latent": "fashion-vae"}, "latent: only score models"),
-        ({"task": "autoencode", "uncertainty": True}, "uncertainty: to autoencode"),
+        ({"task": "autoencode", "uncertainty": True}, "uncertainty: only score models"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(arguments, words):

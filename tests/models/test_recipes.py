@@ -20,7 +20,7 @@ def test_every_recipe_makes_a_model_and_survives_json(name):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"task": "draw"}, r"^task: expected one of 'score', 'classify', got 'draw'"),
+        ({"task": "draw"}, r"^task: expected one of 'score', 'classify', 'autoencode', got 'draw'"),
         ({"data": "imagenet"}, r"^data: expected one of"),
         ({"sde": {"kind": "vpsde"}}, r"^sde's kind: expected one of 'vp', 've', 'sub-vp'"),
         ({"sde": {}}, r"^sde's kind"),
@@ -39,7 +39,7 @@ def test_every_recipe_makes_a_model_and_survives_json(name):
         ({"sigma_data": 0.0}, r"^sigma_data: expected values > 0"),
         ({"gamma": -1.0}, r"^gamma: expected values > 0"),
         ({"times": {"kind": "normal"}}, r"^times' kind: expected one of 'uniform', 'log-normal', 'log-snr'"),
-        ({"uncertainty": True, "task": "classify"}, r"^uncertainty: a classifier knows no noise level"),
+        ({"uncertainty": True, "task": "classify"}, r"^uncertainty: only score models know a noise level"),
         ({"profiles": (0.1, 0.3)}, r"^profiles: sigma_rel: expected at most 1 / sqrt\(12\)"),
         ({"profiles": (0.1, 0.1)}, r"^profiles: expected different numbers"),
         ({"profiles": (0.1,), "n_snapshots": 6}, r"^n_snapshots: expected at most the 5 steps, got 6"),
