@@ -211,8 +211,9 @@ def difference(got: Any, expected: Tensor, rtol: float) -> str:
 
 
 def _dtype_note(got: Tensor, expected: Tensor, rtol: float) -> str:
-    if bool(_close(got, expected, max(rtol, 1e-5)).all()):
-        return f"; the values are right, so .to({expected.dtype}) is all that is missing"
+    real, wanted = (got.real, ".real") if got.is_complex() else (got, f".to({expected.dtype})")
+    if bool(_close(real, expected, max(rtol, 1e-5)).all()):
+        return f"; the values are right, so {wanted} is all that is missing"
     return ""
 
 

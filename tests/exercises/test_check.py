@@ -384,3 +384,11 @@ def test_a_slow_answer_is_told_what_grading_allows(capsys, monkeypatch):
     assert "a remark" in capsys.readouterr().out
     check("1.1", lambda x, mean, covariance: -gaussian_score(x, mean, covariance))
     assert "a remark" not in capsys.readouterr().out
+
+
+def test_a_complex_value_is_told_from_a_wrong_one():
+    right = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    said = difference(right + 0j, right, 1e-6)
+    assert said.startswith("expected dtype torch.float64, got torch.complex128")
+    assert said.endswith(".real is all that is missing")
+    assert "missing" not in difference(2 * right + 0j, right, 1e-6)

@@ -4,6 +4,8 @@ from itertools import pairwise
 
 import torch
 
+from coursework.exercises.lesson_13.answers import deblurred
+
 
 def central_differences(fn, x, v, h):
     """(fn(x + h v) - fn(x - h v)) / (2 h)."""
@@ -134,6 +136,28 @@ def refusing(error, on_the_cpu):
 NO_VALUES = "Cannot copy out of meta tensor; no data!"  # torch's own words, from somebody else
 ERRORS = (ValueError("not here"), AssertionError(), RuntimeError(NO_VALUES), NotImplementedError(NO_VALUES))
 
+
+def free_guided_with_the_label_after_the_last(conditional_score, label, scale, x, t):
+    labels = torch.cat([label, torch.full_like(label, int(label.max()) + 1)])
+    with_label, without = conditional_score(torch.cat([x, x]), torch.cat([t, t]), labels).chunk(2)
+    return without + scale * (with_label - without)
+
+
+def deblurred_by_a_kernel_of_sum_one(y, kernel, mean, spectrum, noise_std):
+    return deblurred(y, kernel / kernel.sum(), mean, spectrum, noise_std)
+
+
+def two_m_with_r_between(low, high):
+    """r = h_before / h is neither below 1 nor above it in general."""
+
+    def step(x, x0_hat, x0_before, h_before, alpha, sigma, alpha_next, sigma_next):
+        h = (alpha_next / sigma_next).log() - (alpha / sigma).log()
+        middle = x0_hat + (x0_hat - x0_before) / (2 * (h_before / h).clamp(low, high))
+        return sigma_next / sigma * x - alpha_next * torch.expm1(-h) * middle
+
+    return step
+
+
 # Steps of differences: too long, best and too short.
 STEPS = (1e-3, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 3e-7, 1e-7, 1e-8)
 
@@ -171,6 +195,9 @@ WRONG_ANSWERS = {
         )
     ],
     "11.1": [lambda *args, h=h: guided_by_differences(*args, h) for h in STEPS],
+    "11.2": [free_guided_with_the_label_after_the_last],
     "13.2": [pseudoinverse_on_the_cpu, refusing(ValueError("not here"), pseudoinverse_on_the_cpu)],
+    "13.5": [deblurred_by_a_kernel_of_sum_one],
+    "14.2": [two_m_with_r_between(None, 1), two_m_with_r_between(1, None)],
     "2.5": [lambda x, trace_weight: -trace_weight * 3 / (x**2).sum(1).mean()],
 }

@@ -49,9 +49,10 @@ def _classifier(generator: Generator) -> tuple[WavyTimedScore, WavyClassifier, T
 
 def _labels(generator: Generator) -> tuple[CountedScore, Tensor, float, Tensor, Tensor]:
     b, n_labels = count(generator, 1, 9), count(generator, 3, 6)
-    shape = [count(generator, 2, 4) for _ in range(count(generator, 1, 2))]
+    shape = [count(generator, 2, 4) for _ in range(count(generator, 1, 3))]
     d = math.prod(shape)
-    score = CountedScore(0.7 * normal(generator, d, d), normal(generator, n_labels + 1, d))  # the last one is for -1
+    pulls = normal(generator, n_labels + 2, d)  # the last one is for -1; nothing belongs to n_labels
+    score = CountedScore(0.7 * normal(generator, d, d), pulls)
     label, scale = torch.randint(1, n_labels, (b,), generator=generator), number(generator, 1.3, 3.0)
     return score, label, scale, normal(generator, b, *shape), uniform(generator, b, low=0.2, high=0.9)
 
@@ -94,7 +95,7 @@ def _models(generator: Generator) -> tuple[Tensor, Tensor, float, float]:
 
 EXERCISES = (
     Exercise("11.1", "classifier_guided", _classifier, rtol=1e-11),
-    Exercise("11.2", "free_guided", _labels, _counted, counts="number of calls"),
+    Exercise("11.2", "free_guided", _labels, _counted, counts="number of calls", seed=20_002),
     Exercise("11.3", "guided_noises", _noises, named("free", "by_classifier")),
     Exercise("11.4", "guided_variances", _variances, named("flow", "tilted"), seed=20_054),
     Exercise("11.5", "left_of_the_input", _levels, named("by_sde", "by_flow"), seed=20_002),

@@ -60,12 +60,13 @@ def _langevin(generator: Generator) -> tuple[Any, ...]:
 
 
 def _blurred(generator: Generator) -> tuple[Any, ...]:
-    """A kernel that is not symmetric, so that its transform is complex; a spectrum that is equal at k and -k."""
+    """A kernel without symmetry, so that its transform is complex, and of any sum; a spectrum equal at k and -k."""
     h, w = count(generator, 2, 7), count(generator, 3, 8)
     y, kernel, mean = normal(generator, h, w), uniform(generator, h, w, low=0.0, high=1.0), normal(generator, h, w)
     spectrum = uniform(generator, h, w, low=0.2, high=2.0)
     opposite = spectrum.flip(0, 1).roll((1, 1), (0, 1))
-    return y, kernel / kernel.sum(), mean, (spectrum + opposite) / 2, number(generator, 0.2, 0.7)
+    kernel = number(generator, 0.5, 1.5) * kernel / kernel.sum()
+    return y, kernel, mean, (spectrum + opposite) / 2, number(generator, 0.2, 0.7)
 
 
 def _restorations(generator: Generator) -> tuple[Tensor, int]:

@@ -31,7 +31,7 @@ def _and_the_last(attempt: Callable[..., Tensor], args: tuple[Any, ...]) -> Obse
 
 def _two_estimates(generator: Generator) -> tuple[Tensor, ...]:
     b, d = sizes(generator)
-    h_before = uniform(generator, low=0.1, high=0.4)
+    h_before = uniform(generator, low=0.1, high=3.0)  # shorter than the step, or longer
     return (
         normal(generator, b, d),
         normal(generator, b, d),
@@ -75,7 +75,7 @@ def _counted(attempt: Callable[..., Tensor], args: tuple[Any, ...]) -> Observed:
 
 def _churn(generator: Generator) -> tuple[Any, ...]:
     denoise, y, q, q_next = _levels(generator)
-    return denoise, y, q, q_next, uniform(generator, low=0.1, high=0.4), normal(generator, *y.shape)
+    return denoise, y, q, q_next, uniform(generator, low=0.2, high=1.0), normal(generator, *y.shape)
 
 
 def _errors(generator: Generator) -> tuple[Tensor, Tensor, int, int]:

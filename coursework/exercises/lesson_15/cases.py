@@ -50,6 +50,6 @@ EXERCISES = (
     Exercise("15.3", "same_loss", _weights, named("score", "data", "velocity")),
     Exercise("15.4", "best_sampler", _cells, named("probabilities", "factors")),
     Exercise("15.5", "gaussian_bound", _spectrum),
-    Exercise("15.6", "time_features", _times),
+    Exercise("15.6", "time_features", _times, rtol=1e-9),
     Exercise("15.7", "power_average", _trajectory),
 )

@@ -18,10 +18,12 @@ def _sizes_of_sets(generator: Generator) -> tuple[int, int, int]:
 
 
 def _two_sets(generator: Generator) -> tuple[Tensor, Tensor]:
-    d = count(generator, 2, 7)
-    shift, scale = normal(generator, d), uniform(generator, low=0.5, high=1.5)
-    n, m, same = count(generator, 2, 9), count(generator, 2, 9), count(generator, 0, 2)
-    return normal(generator, n, d), shift + scale * normal(generator, n if same else m, d)
+    """Of different or equal size; every other generated set is nearly a copy, so the estimate is below 0."""
+    n, m, d, kind = count(generator, 2, 9), count(generator, 2, 9), count(generator, 2, 7), count(generator, 0, 3)
+    real, noise = normal(generator, n, d), normal(generator, m if kind == 0 else n, d)
+    if kind > 1:
+        return real, real + 0.3 * noise
+    return real, 0.5 * normal(generator, d) + uniform(generator, low=0.5, high=1.5) * noise
 
 
 def _overlapping_sets(generator: Generator) -> tuple[Tensor, Tensor, int]:
