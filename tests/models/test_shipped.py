@@ -7,8 +7,10 @@ import torch
 
 from coursework import models
 from coursework.data import load
+from coursework.data.captions import ink, slant
 from coursework.models import checkpoints, evaluation
 from coursework.models.evaluation import evaluate
+from coursework.models.generation import generate
 from coursework.models.recipes import RECIPES, Recipe
 from coursework.nn import Classifier, ScaledInput, UNet
 from coursework.sdes import VESDE, SubVPSDE
@@ -16,6 +18,7 @@ from coursework.sdes import VESDE, SubVPSDE
 SHIPPED = (
     "digits-classifier",
     "digits-ncsn",
+    "digits-text",
     "digits-vp",
     "fashion-classifier",
     "fashion-ncsn",
@@ -126,6 +129,21 @@ def test_classifiers_know_their_classes(name, data, least):
     classifier, held_out = models.load(name), load(data, split="test", n=2_000 if data == "fashion-mnist" else None)
     predicted = torch.cat([classifier(part).argmax(1) for part in held_out.images.split(1000)])
     assert float((predicted == held_out.labels).double().mean()) >= least
+
+
+def test_captions_decide_digit_slant_and_strokes():
+    """Two digits of every caption, made with the words in equal numbers."""
+    model, recipe = models.load_with_recipe("digits-text")
+    labels = models.labels_for(recipe, 180)
+    images = generate(model, (180, 1, 8, 8), labels=labels, n_steps=12, show_progress=False).clamp(-1, 1)
+    predicted = models.load("digits-classifier")(images).argmax(1)
+    assert float((predicted == models.classes_of(recipe, labels)).double().mean()) >= 0.85
+    kinds = labels.reshape(2, 10, 3, 3)  # by digit, slant and strokes
+    for value, axis in ((slant(images), 2), (ink(images), 3)):
+        by_word = value.reshape(kinds.shape).movedim(axis, 0).flatten(1)
+        means, error = by_word.mean(1), float(by_word.std(1).max()) / 60**0.5
+        assert float(means[2] - means[0]) > 3 * error
+        assert means.tolist() == sorted(means.tolist())
 
 
 @pytest.mark.needs("fashion-mnist")
