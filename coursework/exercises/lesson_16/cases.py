@@ -1,5 +1,6 @@
 """Cases of the exercises of lesson 16, evaluation."""
 
+import torch
 from torch import Generator, Tensor
 
 from coursework.exercises.draws import count, covariances, normal, uniform
@@ -18,11 +19,13 @@ def _sizes_of_sets(generator: Generator) -> tuple[int, int, int]:
 
 
 def _two_sets(generator: Generator) -> tuple[Tensor, Tensor]:
-    """Of different or equal size; every other generated set is nearly a copy, so the estimate is below 0."""
-    n, m, d, kind = count(generator, 2, 9), count(generator, 2, 9), count(generator, 2, 7), count(generator, 0, 3)
-    real, noise = normal(generator, n, d), normal(generator, m if kind == 0 else n, d)
-    if kind > 1:
-        return real, real + 0.3 * noise
+    """Of different or equal size; half of them nearly copies, where most estimates are below 0."""
+    n, d, m, kind = count(generator, 2, 9), count(generator, 2, 7), count(generator, 2, 9), count(generator, 0, 3)
+    real, copies = normal(generator, n, d), kind > 1
+    m = n if kind in (1, 2) else m
+    noise = normal(generator, m, d)
+    if copies:
+        return real, real[torch.arange(m) % n] + 0.3 * noise
     return real, 0.5 * normal(generator, d) + uniform(generator, low=0.5, high=1.5) * noise
 
 
