@@ -1,9 +1,9 @@
-"""What each choice of lesson 15 buys: a small model of the digits, once per choice and seed; lesson 15 shows the table.
+"""What each choice of lesson 15 buys: the digits' U-Net, once per choice and seed; lesson 15 shows the table.
 
     OMP_NUM_THREADS=1 python benchmarks/choices.py [--seeds 3] [--out coursework/models/trained/choices.csv]
 
 A row is written as soon as it is measured, and rows that are there already are kept: stop it when you like. A row takes
-about ten seconds of one core. To measure anew, remove the file.
+about a minute of one core. To measure anew, remove the file.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""What a choice of lesson 15 buys: a small model of the digits, retrained once for each (lesson 15).
+"""What a choice of lesson 15 buys: the digits' U-Net, retrained once for each with few steps (lesson 15).
 
-`read` gives what `benchmarks/choices.py` measured. A run takes seconds, so that it can be repeated: the numbers say
-what a choice does to a short training, not what it does in the end.
+`read` gives what `benchmarks/choices.py` measured. A run takes less than a minute, so that it can be repeated: the
+numbers say what a choice does to a short training, not what it does in the end.
 """
 
 import csv
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from coursework import models
 from coursework._arguments import one_of
@@ -24,7 +24,7 @@ from coursework.models.batches import stream_of
 from coursework.models.generation import generate
 from coursework.models.recipes import Recipe
 from coursework.models.training import default_accelerator, train
-from coursework.nn import TimeMLP
+from coursework.nn import UNet
 from coursework.nn.classifier import Classifier
 from coursework.nn.embeddings import SinusoidalEmbedding
 from coursework.preconditioning import log_snr_law, low_discrepancy
@@ -32,10 +32,12 @@ from coursework.predictions import ScoreModel
 from coursework.score_matching import denoising_losses
 
 FILE = Path(__file__).parent / "trained" / "choices.csv"
-BASE = Recipe("score", "digits", 250, batch_size=64, learning_rate=3e-3, warmup=25, average=0.98)
+NETWORK = {"widths": (32, 64), "attention_at": (4,)}
+BASE = Recipe("score", "digits", 500, network=NETWORK, batch_size=64, warmup=50, average=0.99)
 CHOICES: dict[str, Mapping[str, Any]] = {
     "base": {},
     "predict and weight the data": {"prediction": "data", "weighting": "data"},
+    "predict the velocity": {"prediction": "velocity", "weighting": "velocity"},
     "times: uniform log-SNR": {"times": {"kind": "log-snr"}},
     "EDM: factors, weight, times": {
         "prediction": "preconditioned",
@@ -43,15 +45,18 @@ CHOICES: dict[str, Mapping[str, Any]] = {
         "sigma_data": 0.55,
         "times": {"kind": "log-normal"},
     },
-    "no average of the weights": {"average": 0.0},
-    "learning rate / 10": {"learning_rate": 3e-4},
+    "uncertainty weighting": {"uncertainty": True},
+    "antithetic pairs": {"antithetic": True},
+    "no attention": {"network": {**NETWORK, "attention_at": ()}},
     "time features of scale 1": {},
+    "no average of the weights": {"average": 0.0},
+    "learning rate / 10": {"learning_rate": 1e-4},
 }
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A run. frechet: of 355 samples to the training images, in the classifier's features; bound: `bound`, in nats.
+    """A run. frechet: of the samples to the training images, in the classifier's features; bound: `bound`, in nats.
 
     seconds are the CPU's, of the training alone.
     """
@@ -66,33 +71,28 @@ class Measured:
 COLUMNS = tuple(field.name for field in dataclasses.fields(Measured))
 
 
-class FlatMLP(nn.Module):
-    """A perceptron of all pixels. Shapes: x (B, 1, 8, 8), t 0-d or (B,) -> like x."""
-
-    def __init__(self, scale: float) -> None:
-        super().__init__()
-        self.mlp = TimeMLP(64, hidden=256, depth=3, time_features=64)
-        self.mlp.embed = SinusoidalEmbedding(64, scale)
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """The prediction at every image and its time."""
-        return self.mlp(x.flatten(1), t).reshape(x.shape)
-
-
-def measure(choice: str, seed: int = 0, **changes: Any) -> Measured:
-    """Train a choice on the CPU and measure it. changes: of the recipe, a smaller n_steps say."""
+def measure(choice: str, seed: int = 0, *, n: int = 355, **changes: Any) -> Measured:
+    """Train a choice on the CPU and measure it with n samples. changes: of the recipe, a smaller n_steps say."""
     one_of(choice, tuple(CHOICES), "choice")
     recipe = dataclasses.replace(BASE, **{**CHOICES[choice], **changes}, seed=seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = FlatMLP(1.0 if choice == "time features of scale 1" else 1000.0)
     accelerator, start = default_accelerator(cpu=True), time.process_time()
-    model = train(recipe, accelerator=accelerator, network=network, show_progress=False)
+    model = train(recipe, accelerator=accelerator, network=network_of(choice, recipe), show_progress=False)
     seconds = time.process_time() - start
     assert isinstance(model, ScoreModel)
-    shape = (355, *models.SHAPES["digits"])
+    shape = (n, *models.SHAPES["digits"])
     samples = generate(model, shape, n_steps=16, seed=seed, accelerator=accelerator, show_progress=False)
     return Measured(choice, seed, distance(samples.clamp(-1, 1)), bound(model), seconds)
+
+
+def network_of(choice: str, recipe: Recipe) -> UNet:
+    """The recipe's untrained U-Net; all choices of one seed start with the same weights, as far as they have them."""
+    channels, size, _ = models.SHAPES["digits"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        network = UNet(size, channels, **recipe.network)
+    if choice == "time features of scale 1":
+        network.embed[0] = SinusoidalEmbedding(network.configuration["features"], 1.0)
+    return network
 
 
 def distance(images: Tensor) -> float:
