@@ -436,11 +436,12 @@ def _dpm_3(score: TimedScore, sde: SDE, x: Tensor, alpha: Tensor, sigma: Tensor,
     a_2, b_2 = columns(x, *_noise_step(alpha[:n], sigma[:n], alpha_2, sigma_2))
     a, b = columns(x, *_noise_step(alpha[:n], sigma[:n], alpha[1 : n + 1], sigma[1 : n + 1]))
     c_2, c = columns(x, sigma_2 * r_2 / r_1 * _p(r_2 * h), sigma[1 : n + 1] / r_2 * _p(h))
+    b_2, b = b_2 + c_2, b + c  # what multiplies e_0
 
     def step(i: int, x: Tensor, e_0: Tensor) -> Tensor:
         e_1 = noise_1(i, a_1[i] * x + b_1[i] * e_0)
-        e_2 = noise_2(i, a_2[i] * x + b_2[i] * e_0 - c_2[i] * (e_1 - e_0))
-        return a[i] * x + b[i] * e_0 - c[i] * (e_2 - e_0)
+        e_2 = noise_2(i, a_2[i] * x + b_2[i] * e_0 - c_2[i] * e_1)
+        return a[i] * x + b[i] * e_0 - c[i] * e_2
 
     return step
 

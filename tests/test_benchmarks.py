@@ -1,14 +1,12 @@
 """The benchmarks run with tiny sizes, and drive the solvers of other packages right."""
 
-import importlib
-import sys
 from functools import partial
 
 import pytest
 import torch
 
 from coursework.distributions import exact_score
-from tests.helpers import ROOT
+from tests.helpers.benchmarks import script
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -17,15 +15,12 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def solvers():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        module = importlib.import_module("solvers")
-        module.FINE, module.PILOTS = 80, 32
-        return module
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+@pytest.fixture
+def solvers(monkeypatch):
+    module = script("solvers")
+    monkeypatch.setattr(module, "FINE", 80)
+    monkeypatch.setattr(module, "PILOTS", 32)
+    return module
 
 
 @pytest.fixture
@@ -93,11 +88,7 @@ def test_calls_are_counted(solvers):
 
 
 def test_the_loops(capsys):
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        loops = importlib.import_module("solver_loops")
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+    loops = script("solver_loops")
     network = torch.nn.Module()
     network.forward = lambda x, t: -x
     loops.compare(network, torch.randn(4, 2, generator=torch.Generator().manual_seed(0)), calls=12, rounds=1)

@@ -23,35 +23,15 @@ from coursework.fast_solvers import default_times, dpm_solver, edm_heun, exponen
 from coursework.flow_matching import LinearPath
 from coursework.predictions import convert, tweedie
 from coursework.probability_flow import euler
-from coursework.sdes import SDE, VESDE, VPSDE, SubVPSDE, uniform_times
+from coursework.sdes import VESDE, VPSDE, SubVPSDE, uniform_times
+from tests.helpers.benchmarks import script
 from tests.helpers.chains import linear_moments, noise, orders
 from tests.test_probability_flow import COVARIANCE, GAUSSIAN, by_scipy, gaussian_flow
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-class Table(SDE):
-    """DDPM's linear table: t = (index + 1) / 1000, log alpha_bar linear between, alpha_bar(0) = 1."""
-
-    t_min = 1e-3
-
-    def __init__(self):
-        alpha_bar = DiscreteSchedule(linear_betas()).alpha_bar
-        self.log_alpha_bar = torch.cat([torch.zeros(1, dtype=torch.float64), alpha_bar.log()])
-
-    def _at(self, t):
-        place = 1000 * t.double()
-        k = place.floor().long().clamp(0, 999)
-        low, high = self.log_alpha_bar[k], self.log_alpha_bar[k + 1]
-        return (low + (place - k) * (high - low)).to(t.dtype)
-
-    def alpha(self, t):
-        return torch.exp(0.5 * self._at(t))
-
-    def sigma(self, t):
-        return torch.sqrt(-torch.expm1(self._at(t)))
-
-
+Table = script("solvers").Table  # DDPM's linear one
 SDES = (VPSDE(), VESDE(), SubVPSDE(), LinearPath())
 MEANS = torch.tensor([[-1.2, 0.2], [0.9, 0.7], [0.3, -1.0]], dtype=torch.float64)
 WEIGHTS = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
