@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from coursework._arguments import (
+    at_least,
     batch,
     expand,
     flat_sum,
@@ -30,6 +31,7 @@ from coursework._arguments import (
     remember,
     settled,
     some,
+    truth,
     wide,
     wide_dtype,
 )
@@ -49,8 +51,8 @@ from coursework._loops import (
 )
 from coursework.fast_solvers import exponential_multistep
 from coursework.flow_matching import rates
-from coursework.predictions import tweedie
-from coursework.sdes import SDE
+from coursework.predictions import convert, tweedie
+from coursework.sdes import SDE, end_time
 
 FlowMap = Callable[[Tensor, Tensor, Tensor], Tensor]
 AverageVelocity = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -90,6 +92,20 @@ def map_of(average_velocity: AverageVelocity) -> FlowMap:
         return x - expand(t - s, x, "t") * w
 
     return flow
+
+
+def angle_times(path: SDE, n_steps: int, *, t_min: float | None = None) -> Tensor:
+    """Times at which the angle arctan(sigma / alpha) is equally spaced, from T to t_min (default: the path's).
+
+    Along a path with alpha^2 + sigma^2 = 1 each step then turns (x_0, noise) by the same angle.
+    Shape: (n_steps + 1,), float64. Raises ValueError where sigma is 0 at t_min.
+    """
+    at_least(n_steps, 1, "n_steps")
+    ends = torch.tensor([path.T, end_time(path, t_min)], dtype=torch.float64, device="cpu")
+    check_noisy(ends, path)
+    first, last = torch.atan2(path.sigma(ends), path.alpha(ends)).tolist()
+    inner = torch.linspace(first, last, n_steps + 1, dtype=torch.float64, device="cpu")[1:-1]
+    return torch.cat([ends[:1], path.time_of_log_snr(-2 * torch.log(torch.tan(inner))), ends[1:]])
 
 
 def sample_with_map(flow_map: FlowMap, path: SDE, x: Tensor, times: Tensor, *, on_step: OnStep | None = None) -> Tensor:
@@ -136,6 +152,38 @@ def restart(
         return y if i == last else keep[i + 1] * y + add[i + 1] * normal_like(x, generator)
 
     return walk(step, x, times, on_step)
+
+
+class VelocityMap(nn.Module):
+    """X_{t->s}(x) = alpha_s x0_hat + sigma_s noise_hat: one DDIM step with a velocity F(x, t, s) that knows its end s.
+
+    x0_hat, noise_hat as `predictions.convert` has them from F. X_{t->t}(x) = x whatever F is, so that X_{t->t_min} is a
+    consistency function. With alpha = cos(a), sigma = sin(a): X = cos(a_t - a_s) x - sin(a_t - a_s) F.
+    `network(x, t, label, s)` is called with x's times (B,), label None without labels, s None with one_end=True: then
+    the map is to t_min alone and other s are refused. Shapes: x (B, *S), t, s 0-d or (B,), in [0, T] -> (B, *S).
+    Source: with F for one end, Lu & Song 2024 (TrigFlow).
+    """
+
+    def __init__(self, network: Callable[..., Tensor], path: SDE, *, one_end: bool = False) -> None:
+        super().__init__()
+        self.network, self.path, self.one_end = network, path, truth(one_end, "one_end")
+
+    def forward(self, x: Tensor, t: float | Tensor, s: float | Tensor, label: Tensor | None = None) -> Tensor:
+        """Where the path through x at t is at s."""
+        floating(x, "x")
+        t, s = self.path.time(t, "t", noisy=True), self.path.time(s, "s")
+        if self.one_end and not settled((s - self.path.t_min).abs() <= 1e-6 * self.path.T):
+            raise ValueError(f"s: this map ends at t_min = {self.path.t_min} alone")
+        begin, end = (time.to(x.device, wide_dtype(x)).expand(len(x)) for time in (t, s))
+        value = self.network(x, begin, label, None if self.one_end else end)
+        floating(value, "network's value")
+        value = value.to(x.dtype)  # autocast gives bfloat16
+        like(value, x, "network's value", "x")
+        data, noise = (
+            convert(value, x, self.path.alpha(t), self.path.sigma(t), source="velocity", target=target)
+            for target in ("data", "noise")
+        )
+        return expand(self.path.alpha(s), x, "s") * data + expand(self.path.sigma(s), x, "s") * noise
 
 
 class Consistency(nn.Module):

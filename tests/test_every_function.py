@@ -300,6 +300,8 @@ SPECIAL: dict[tuple[str, str], Callable[[Case], Any]] = {
     ("consistency_loss", "target"): lambda c: score,
     ("progressive_target", "times"): lambda c: torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64),
     ("Consistency.forward", "t"): lambda c: c.number(0.5),
+    ("VelocityMap.forward", "t"): lambda c: c.number(0.5),
+    ("VelocityMap.forward", "s"): lambda c: c.number(0.25),
     **{(f"latents.{f}", "mean"): points[1] for f in ("gaussian_kl", "vae_loss", "vae_losses")},
     ("latents.decode", "z"): points[0],
     **{("latents.attention", a): lambda c: c.number([[0.5, 0.25, -1.0], [1.0, 0.5, 0.25]]) for a in ("key", "value")},
@@ -329,7 +331,7 @@ MADE: dict[type, Callable[[Case], Any]] = {}
 
 def make_classes() -> None:
     from coursework.ddpm import DiscreteSchedule
-    from coursework.flow_maps import Consistency
+    from coursework.flow_maps import Consistency, VelocityMap
     from coursework.flow_matching import CosinePath, LinearPath
     from coursework.measurements import StationaryGaussian
     from coursework.preconditioning import Preconditioned, TimedDenoiser, TimeLaw
@@ -342,6 +344,7 @@ def make_classes() -> None:
     MADE[ScoreModel] = lambda c: ScoreModel(Linear(), VPSDE())
     MADE[Preconditioned] = lambda c: Preconditioned(Linear(), 0.5)
     MADE[Consistency] = lambda c: Consistency(score, VPSDE(), 0.5)
+    MADE[VelocityMap] = lambda c: VelocityMap(lambda x, t, label, s: score(x, t), VPSDE())
     MADE[TimedDenoiser] = lambda c: TimedDenoiser(score, VPSDE())
     MADE[TimeLaw] = lambda c: TimeLaw(VALUES["edges"](c), VALUES["second_moments"](c))
     for kind in (VPSDE, VESDE, SubVPSDE, LinearPath, CosinePath):

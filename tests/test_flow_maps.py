@@ -7,6 +7,8 @@ from coursework.distributions import GaussianMixture, exact_score
 from coursework.fast_solvers import exponential_multistep
 from coursework.flow_maps import (
     Consistency,
+    VelocityMap,
+    angle_times,
     consistency_loss,
     distribution_matching_gradient,
     gaussian_flow_map,
@@ -18,6 +20,7 @@ from coursework.flow_maps import (
     shortcut_loss,
 )
 from coursework.flow_matching import CosinePath, LinearPath, exact_velocity, flow_matching_loss, rates
+from coursework.predictions import convert
 from coursework.sdes import VESDE, VPSDE, karras_times
 from tests.helpers.laws import points, random_mixture
 
@@ -304,6 +307,59 @@ def test_on_the_gpu(path):
         close(*both, 1e-9)
 
 
+def velocity_prediction(path, x, t):
+    """alpha noise_hat - sigma x0_hat of the exact score of LAW."""
+    s = exact_score(LAW, path)(x, t)
+    return convert(s, x, path.alpha(t), path.sigma(t), source="score", target="velocity")
+
+
+@each_path
+def test_a_velocity_map_is_one_ddim_step_and_leaves_x_where_it_is(path):
+    x, t, s = points(6, 3), time(0.7), time(0.2)
+    step = VelocityMap(lambda x, t, label, s: velocity_prediction(path, x, t), path)
+    close(step(x, t, s), exponential_multistep(exact_score(LAW, path), path, x, torch.stack([t, s]), order=1), 1e-10)
+    anything = VelocityMap(lambda x, t, label, s: torch.sin(5 * x) + s[:, None] - t[:, None], path)
+    each = torch.linspace(0.1, 0.9, 6, dtype=torch.float64)
+    close(anything(x, each, each), x, 1e-10)
+
+
+@each_path
+def test_a_velocity_map_begins_along_the_flow(path):
+    """d_s X_{t->s} at s = t is v(x, t), by a central difference of second order."""
+    x, t, h = points(6, 3), time(0.6), 1e-4
+    step = VelocityMap(lambda x, t, label, s: velocity_prediction(path, x, t), path)
+    rate = (step(x, t, t + h) - step(x, t, t - h)) / (2 * h)
+    close(rate, exact_velocity(LAW, path)(x, t), 1e-5)
+
+
+def test_a_velocity_map_turns_by_the_angle_and_hands_on_what_the_network_asks_for():
+    path, x, seen = VPSDE(), points(4, 2), []
+
+    def network(x, t, label, s):
+        seen.append((t, label, s))
+        return 2 * x + 1
+
+    t, s, label = torch.tensor([0.9, 0.5, 0.4, 0.3], dtype=torch.float64), time(0.1), torch.arange(4)
+    angle = torch.atan2(path.sigma(t), path.alpha(t)) - torch.atan2(path.sigma(s), path.alpha(s))
+    expected = angle.cos()[:, None] * x - angle.sin()[:, None] * (2 * x + 1)
+    close(VelocityMap(network, path)(x, t, s, label), expected)
+    close(VelocityMap(network, path, one_end=True)(x, 0.5, path.t_min), VelocityMap(network, path)(x, 0.5, path.t_min))
+    (t_seen, label_seen, s_seen), (_, no_label, no_s), _ = seen
+    close(t_seen, t)
+    close(s_seen, s.expand(4))
+    assert label_seen is label
+    assert no_label is None
+    assert no_s is None
+
+
+@each_path
+def test_angles_are_evenly_spaced(path):
+    times = angle_times(path, 7, t_min=0.02)
+    angles = torch.atan2(path.sigma(times), path.alpha(times))
+    assert times[[0, -1]].tolist() == [path.T, 0.02]
+    close(angles.diff(), (angles[-1] - angles[0]).expand(7) / 7, 1e-9)
+
+
 X, GRID, PATH = torch.ones(3, 2), torch.tensor([0.9, 0.5, 0.1]), VPSDE()
 
 
@@ -320,6 +376,12 @@ X, GRID, PATH = torch.ones(3, 2), torch.tensor([0.9, 0.5, 0.1]), VPSDE()
         (lambda: Consistency(lambda x, t: x, PATH, 0.0), r"^sigma_data: expected values > 0"),
         (lambda: Consistency(lambda x, t: x, PATH, 0.5)(X, 1e-5), r"^t: expected values of at least t_min"),
         (lambda: Consistency(lambda x, t: x[:1], PATH, 0.5)(X, 0.5), r"^network's value: expected shape"),
+        (lambda: VelocityMap(lambda x, t, label, s: x, PATH, one_end=1), r"^one_end: expected"),
+        (lambda: VelocityMap(lambda x, t, label, s: x, PATH, one_end=True)(X, 0.5, 0.1), r"^s: this map ends at t_min"),
+        (lambda: VelocityMap(lambda x, t, label, s: x, PATH)(X, 0.0, 0.0), r"^t: .*0"),
+        (lambda: VelocityMap(lambda x, t, label, s: x[:1], PATH)(X, 0.5, 0.1), r"^network's value: expected shape"),
+        (lambda: angle_times(PATH, 0), r"^n_steps: expected at least 1"),
+        (lambda: angle_times(PATH, 3, t_min=0.0), r"^times: "),
         (lambda: consistency_loss(lambda x, t: x[:1], PATH, X, GRID), r"^consistency's value: expected shape"),
         (
             lambda: consistency_loss(lambda x, t: x, PATH, X, GRID, steps=torch.tensor([0, 1, 2])),

@@ -266,6 +266,25 @@ def test_every_skip_connection_carries_something():
     assert torch.equal(network(x, t, label), base)
 
 
+def test_a_second_time_changes_nothing_at_first_and_reaches_every_image_then():
+    one, two = unet(n_classes=3), unet(n_classes=3, two_times=True)
+    two.load_state_dict(one.state_dict(), strict=False)
+    generator = torch.Generator().manual_seed(2)
+    for network in (one, two):
+        for parameter in network.last.parameters():
+            parameter.data.fill_(0.1)
+    x, t, label = torch.randn(3, 2, 9, 9, generator=generator), torch.tensor([0.2, 0.5, 0.9]), torch.tensor([0, -1, 2])
+    s = torch.tensor([0.1, 0.2, 0.1])
+    torch.testing.assert_close(two(x, t, label, s), one(x, t, label))
+    two.embed_second[-1].weight.data.normal_(generator=generator)
+    changed = (two(x, t, label, s) - two(x, t, label, torch.tensor(0.1))).flatten(1).abs().amax(1)
+    assert (changed > 1e-4).tolist() == [False, True, False]
+    with pytest.raises(ValueError, match=r"^s: this network was made with a second time"):
+        two(x, t, label)
+    with pytest.raises(ValueError, match=r"^s: this network was made without a second time"):
+        one(x, t, label, s)
+
+
 def test_untrained_unet_answers_zero_and_its_configuration_makes_another():
     network = UNet(28, 3, widths=(8, 16), attention_at=(14,), heads=2, n_classes=5, embedding="fourier", features=32)
     assert not network(torch.randn(2, 3, 28, 28), torch.tensor([0.1, 0.9]), torch.tensor([4, -1])).any()

@@ -17,9 +17,17 @@ from coursework.cli.terminal import PairsCommand, refuse
 app = typer.Typer()
 
 Name = Annotated[str, typer.Argument(help="a trained model that comes with the package, or a .safetensors file")]
-Solver = Annotated[str, typer.Option(help="euler, heun, rk4, euler-maruyama, reverse-diffusion, ancestral, ...")]
-Grid = Annotated[str, typer.Option(help="how the times are spread: uniform, log-snr or karras")]
-Steps = Annotated[int, typer.Option(min=1, max=100_000, help="of the solver")]
+Solver = Annotated[
+    str | None,
+    typer.Option(help="heun [default], euler, rk4, euler-maruyama, ancestral, ...; of a distilled map: map or restart"),
+]
+Grid = Annotated[
+    str | None, typer.Option(help="how the times are spread: karras [default], uniform, log-snr or angle [of a map]")
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(min=1, max=100_000, help="of the solver [default: 30; of a map 4, or its 1]"),
+]
 Samples = Annotated[
     int | None, typer.Option("-n", "--n", min=10, help="how many samples [default: as many as held-out images]")
 ]
@@ -76,7 +84,7 @@ def train(
     training.leave(accelerator)
     if accelerator.is_main_process:
         ready = folder / training.TRAINED
-        print(f"{ready} is ready" + (f": coursework sample {ready}" if chosen.task == "score" else ""))
+        print(f"{ready} is ready" + (f": coursework sample {ready}" if chosen.task in ("score", "distill") else ""))
 
 
 @app.command()
@@ -107,15 +115,16 @@ def sample(
     label: Annotated[
         int | None, typer.Option(min=-1, help="of which class, or caption; without it, all in turn")
     ] = None,
-    solver: Solver = "heun",
-    grid: Grid = "karras",
-    steps: Steps = 30,
+    solver: Solver = None,
+    grid: Grid = None,
+    steps: Steps = None,
     precision: Precision = "float32",
     seed: Seed = 0,
     cpu: Cpu = False,
 ) -> None:
     """Draw samples from a trained model into a picture."""
     from coursework import models
+    from coursework.flow_maps import VelocityMap
     from coursework.models import generation, training
     from coursework.predictions import ScoreModel
 
@@ -123,8 +132,8 @@ def sample(
         check_result(out, ".png")
         accelerator = training.default_accelerator(cpu=cpu)
         model, recipe = models.load_with_recipe(name)
-        if not isinstance(model, ScoreModel):
-            raise ValueError(f"name: expected a score model, {name} was trained to {recipe.task}")
+        if not isinstance(model, ScoreModel | VelocityMap):
+            raise ValueError(f"name: expected a score model or a map, {name} was trained to {recipe.task}")
         labels = models.labels_for(recipe, n, label)
         shape = (n, *models.sample_shape(recipe))
         samples = generation.generate(
@@ -149,9 +158,9 @@ def evaluate(
     name: Name,
     out: Annotated[Path | None, typer.Option("--out", help="also write the numbers here, as .json")] = None,
     n: Samples = None,
-    solver: Solver = "heun",
-    grid: Grid = "karras",
-    steps: Steps = 30,
+    solver: Solver = None,
+    grid: Grid = None,
+    steps: Steps = None,
     precision: Precision = "float32",
     seed: Seed = 0,
     cpu: Cpu = False,

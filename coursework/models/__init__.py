@@ -10,6 +10,7 @@ from torch import nn
 from coursework._arguments import at_least, one_of
 from coursework.data.captions import CAPTIONS, N_DESCRIPTIONS, describe
 from coursework.data.images import SHAPES, ImageData
+from coursework.flow_maps import VelocityMap
 from coursework.models import checkpoints
 from coursework.models.recipes import LAWS, PRECONDITIONED, SDES, Recipe
 from coursework.nn import Autoencoder, CaptionedUNet, Classifier, DiT, ScaledInput, UNet
@@ -17,6 +18,7 @@ from coursework.preconditioning import Preconditioned, TimeLaw, as_score_model
 from coursework.predictions import ScoreModel
 from coursework.sdes import SDE
 
+Model = ScoreModel | VelocityMap | Classifier | Autoencoder
 FOLDER = Path(__file__).parent / "trained"
 N_CLASSES = 10  # every image set of the course has ten
 
@@ -43,9 +45,6 @@ def make_law(recipe: Recipe) -> TimeLaw | None:
         raise TypeError(f"times: {error}") from None
 
 
-Model = ScoreModel | Classifier | Autoencoder
-
-
 def make(recipe: Recipe, network: nn.Module | None = None) -> Model:
     """The untrained model of a recipe: the same weights for the same seed; torch's own random state stays as it is.
 
@@ -53,7 +52,7 @@ def make(recipe: Recipe, network: nn.Module | None = None) -> Model:
     Raises ValueError or TypeError for a network that cannot be, and for one with fewer classes than the data.
     """
     n_classes = recipe.network.get("n_classes")
-    if recipe.task == "score" and isinstance(n_classes, int) and n_classes < N_CLASSES:
+    if recipe.task in ("score", "distill") and isinstance(n_classes, int) and n_classes < N_CLASSES:
         raise ValueError(f"network: n_classes is {n_classes}, {recipe.data} has {N_CLASSES}")
     channels, size, _ = sample_shape(recipe)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.inference_mode(False):
@@ -67,6 +66,8 @@ def make(recipe: Recipe, network: nn.Module | None = None) -> Model:
         except TypeError as error:
             raise TypeError(f"network: {error}") from None
     sde = make_sde(recipe)
+    if recipe.task == "distill":
+        return VelocityMap(network, sde, one_end=not recipe.network.get("two_times", False))
     if recipe.prediction == PRECONDITIONED:
         return as_score_model(Preconditioned(network, recipe.sigma_data), sde)
     return ScoreModel(ScaledInput(network, sde) if recipe.sde["kind"] == "ve" else network, sde, recipe.prediction)
@@ -156,7 +157,7 @@ def load(name: str | Path, *, device: torch.device | str = "cpu") -> Model:
 
     name: one of `names()`, or the path of a file that `coursework train` wrote. A ScoreModel for a recipe whose task is
     "score": model(x, t, label=None), x as `data.load` scales it, or a latent. A Classifier for "classify": model(x) ->
-    logits. An Autoencoder for "autoencode".
+    logits. An Autoencoder for "autoencode". A VelocityMap for "distill": model(x, t, s, label=None).
     Raises ValueError for an unknown name and for a damaged file.
     """
     return load_with_recipe(name, device=device)[0]

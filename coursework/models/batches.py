@@ -3,7 +3,8 @@
 A stream is made from a key, so that a result does not depend on what was drawn before it, nor in which process.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 import torch
@@ -26,10 +27,17 @@ class Batch:
     times: Tensor
     noise: Tensor
 
-    def parts(self, n: int) -> list["Batch"]:
+    def parts(self, n: int) -> list[Self]:
         """The batch in n equal parts."""
-        columns = (self.images, self.labels, self.times, self.noise)
-        return [Batch(*part) for part in zip(*(column.chunk(n) for column in columns), strict=True)]
+        columns = [getattr(self, field.name).chunk(n) for field in fields(self)]
+        return [type(self)(*part) for part in zip(*columns, strict=True)]
+
+
+@dataclass(frozen=True)
+class Pairs(Batch):
+    """Two points of each path: images at `ends`, noise at `times`, which is later. Shape: ends (B,)."""
+
+    ends: Tensor
 
 
 class Batches:

@@ -12,10 +12,11 @@ from coursework import models
 from coursework._arguments import one_of
 from coursework._files import write_atomically
 from coursework.data import load
+from coursework.flow_maps import VelocityMap
 from coursework.latents import gaussian_kl
 from coursework.models import checkpoints
 from coursework.models.evaluation import Evaluation, evaluate
-from coursework.models.generation import save_grid
+from coursework.models.generation import save_grid, usual
 from coursework.models.recipes import PRECONDITIONED, RECIPES, Recipe
 from coursework.models.training import COLUMNS, TRAINED
 from coursework.nn import Autoencoder
@@ -32,16 +33,29 @@ PURPOSE = {
     "fashion-vae": "Makes 196 numbers of a picture of clothing, and the picture of them again.",
     "fashion-latent": "Draws the latents of pictures of clothing, which `fashion-vae` decodes.",
     "digits-text": "Draws the digit that a caption asks for: its kind, its slant and its strokes.",
+    "digits-one-step": "Draws digits in one call: a map from noise to data, distilled from digits-vp.",
+    "digits-few-step": "Draws digits in two or four calls: a map between any two times, distilled from digits-vp.",
     "fashion-vp": "Draws pictures of clothing, of a class that is asked for or of any.",
     "fashion-ncsn": "Draws pictures of clothing: a noise-conditional score network.",
 }
-SAMPLERS = {  # solver and steps by the SDE: VE models, which are trained without labels, need noise on the way
-    "vp": ("heun", 30),
-    "ve": ("ancestral", 120),
+SAMPLERS = {  # VE models, which are trained without labels, need noise on the way
+    "vp": ("heun", "karras", 30),
+    "ve": ("ancestral", "karras", 120),
 }
+SAMPLED = ("score", "distill")
 SHOWN = 60
-KINDS = {"classify": "convolutional classifier", "autoencode": "convolutional variational autoencoder"}
+KINDS = {
+    "classify": "convolutional classifier",
+    "autoencode": "convolutional variational autoencoder",
+    "distill": "U-Net that predicts the velocity of a map",
+}
 PAIRS = "The first 30 held-out images, in rows of ten, and below each row what the decoder makes of their latents."
+
+
+def sampler(recipe: Recipe) -> tuple[str, str, int]:
+    """Solver, grid and steps that a model of a recipe is evaluated with."""
+    model = models.make(recipe)
+    return usual(model) if isinstance(model, VelocityMap) else SAMPLERS[recipe.sde["kind"]]
 
 
 def ship(name: str, run: Path, n: int | None = None) -> Path:
@@ -60,11 +74,9 @@ def ship(name: str, run: Path, n: int | None = None) -> Path:
     weights.parent.mkdir(exist_ok=True)
     shutil.copy(run / TRAINED, weights)
     picture = None
-    if recipe.task == "score":
-        solver, n_steps = SAMPLERS[recipe.sde["kind"]]
-        numbers, samples = evaluate(
-            weights, n=n, solver=solver, grid="karras", n_steps=n_steps, precision=recipe.precision
-        )
+    if recipe.task in SAMPLED:
+        solver, grid, n_steps = sampler(recipe)
+        numbers, samples = evaluate(weights, n=n, solver=solver, grid=grid, n_steps=n_steps, precision=recipe.precision)
         picture = models.FOLDER / f"{name}.png"
         save_grid(samples[:SHOWN], picture)
         table = score_numbers(name, numbers, recipe)
@@ -82,19 +94,21 @@ def card(name: str, recipe: Recipe, seconds: float, table: str, picture: Path | 
     """The model card."""
     model = models.make(recipe)
     size = sum(p.numel() for p in model.parameters())
-    score = recipe.task == "score"
     preconditioned = recipe.prediction == PRECONDITIONED
     unet = "preconditioned U-Net" if preconditioned else f"U-Net that predicts the {recipe.prediction}"
-    kind = unet if score else KINDS[recipe.task]
+    kind = KINDS.get(recipe.task, unet)
     network = ", ".join(f"{key} {value}" for key, value in recipe.network.items()) or "the constructor's defaults"
     sde = ", ".join(f"{key} {value}" for key, value in recipe.sde.items() if key != "kind")
-    law = f" The SDE is {recipe.sde['kind'].upper()}{f' ({sde})' if sde else ''}." if score else ""
+    law = f" The SDE is {recipe.sde['kind'].upper()}{f' ({sde})' if sde else ''}." if recipe.task in SAMPLED else ""
     labels = f" {recipe.label_dropout:.0%} of the labels are dropped." if recipe.label_dropout else ""
     labels += f" The KL term has weight {recipe.kl_weight:g}." if recipe.task == "autoencode" else ""
     took = f"{seconds / 60:.0f} minutes" if seconds > 100 else f"{seconds:.0f} seconds"
+    seen, unit = f"{DATA[recipe.data]}. No augmentation.", "images"
+    if recipe.task == "distill":
+        seen, unit = f"No images: paths of {recipe.teacher}, {recipe.n_path} steps each. Its data: {seen}", "pairs"
     samples = ""
     if picture:
-        text = f"The first {SHOWN} of the evaluation, none left out." if score else PAIRS
+        text = f"The first {SHOWN} of the evaluation, none left out." if recipe.task in SAMPLED else PAIRS
         samples = f"\n## Samples\n\n{text}\n\n![samples]({picture.name})\n"
     return f"""# {name}
 
@@ -102,11 +116,11 @@ def card(name: str, recipe: Recipe, seconds: float, table: str, picture: Path | 
 
 ## Data
 
-{DATA[recipe.data]}. No augmentation.
+{seen}
 
 ## Training
 
-{recipe.n_steps:,} steps of {recipe.batch_size} images, seed {recipe.seed}, AdamW at {recipe.learning_rate:g}, \
+{recipe.n_steps:,} steps of {recipe.batch_size} {unit}, seed {recipe.seed}, AdamW at {recipe.learning_rate:g}, \
 {recipe.precision}; the weights are an average with decay {recipe.average:g}.{labels} It took {took} on two CPU cores \
 that had other work too. To make it again:
 
@@ -122,7 +136,8 @@ coursework train {name}
 
 def score_numbers(name: str, numbers: Evaluation, recipe: Recipe) -> str:
     """The table of a score model, and the command that makes it."""
-    n, (solver, n_steps) = numbers.as_dict(), SAMPLERS[recipe.sde["kind"]]
+    n, (solver, grid, n_steps) = numbers.as_dict(), sampler(recipe)
+    how = f"{n_steps} steps on the grid of Karras et al." if grid == "karras" else calls(n_steps)
     rows = [
         ("Frechet distance of the classifier's features to the training set", "frechet", "floor_frechet"),
         ("inception score with the classifier (mean, deviation over ten parts)", "inception", "floor_inception"),
@@ -138,8 +153,7 @@ def score_numbers(name: str, numbers: Evaluation, recipe: Recipe) -> str:
         more += f" {numbers.label_accuracy:.1%} of the samples are classified as the label that was asked for."
     return "\n".join(
         [
-            f"{numbers.n:,} samples ({solver}, {n_steps} steps on the grid of Karras et al., "
-            f"{recipe.precision}) beside {numbers.n:,} held-out images:",
+            f"{numbers.n:,} samples ({solver}, {how}, {recipe.precision}) beside {numbers.n:,} held-out images:",
             "",
             "| | samples | held-out images |",
             "|---|---|---|",
@@ -149,10 +163,15 @@ def score_numbers(name: str, numbers: Evaluation, recipe: Recipe) -> str:
             "",
             "```",
             f"coursework evaluate {name} --solver {solver} --steps {n_steps}"
-            f" --precision {recipe.precision} -n {numbers.n}",
+            f"{'' if grid == 'karras' else f' --grid {grid}'} --precision {recipe.precision} -n {numbers.n}",
             "```",
         ]
     )
+
+
+def calls(n: int) -> str:
+    """A number of calls of the network in words."""
+    return f"{n} call" + ("s" if n > 1 else "")
 
 
 def shown(value: object) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from coursework import models
 from coursework.data import load as load_data
+from coursework.flow_maps import VelocityMap
 from coursework.metrics import (
     frechet_distance,
     image_features,
@@ -66,7 +67,7 @@ def evaluate(
     seed: int = 0,
     **sampling: Unpack[Sampling],
 ) -> tuple[Evaluation, Tensor]:
-    """Evaluate a trained score model on n samples (default: as many as held-out images), and return these too.
+    """Evaluate a trained score model or map on n samples (default: as many as held-out images), and return these too.
 
     n: from 10, the parts of the inception score. With labels in the network every one is asked for equally often.
     Latents are decoded. `sampling` goes to `generation.generate` (solver, grid, n_steps, batch_size, precision). Raises
@@ -74,9 +75,11 @@ def evaluate(
     """
     accelerator = accelerator or default_accelerator()
     model, recipe = models.load_with_recipe(name, device=accelerator.device)
-    if not isinstance(model, ScoreModel) or recipe.data not in CLASSIFIERS:
+    if not isinstance(model, ScoreModel | VelocityMap) or recipe.data not in CLASSIFIERS:
         known = " or ".join(CLASSIFIERS)
-        raise ValueError(f"name: expected a score model of {known}, got a recipe to {recipe.task} {recipe.data}")
+        raise ValueError(
+            f"name: expected a score model or a map of {known}, got a recipe to {recipe.task} {recipe.data}"
+        )
     train, held_out = (load_data(recipe.data, split=split) for split in ("train", "test"))
     n = len(held_out) if n is None else n
     if not 10 <= n <= len(held_out):

@@ -17,7 +17,7 @@ from coursework.predictions import PREDICTIONS
 from coursework.score_matching import WEIGHTINGS
 from coursework.sdes import VESDE, VPSDE, SubVPSDE
 
-TASKS = ("score", "classify", "autoencode")
+TASKS = ("score", "classify", "autoencode", "distill")
 SDES = {"vp": VPSDE, "ve": VESDE, "sub-vp": SubVPSDE}
 NETWORKS = ("unet", "dit", "captioned")
 PRECISIONS = ("float32", "bfloat16")
@@ -32,7 +32,9 @@ class Recipe:
     """A training run, from the data to the last step. Two runs of one recipe on one machine give the same weights.
 
     task: "score" trains a network with denoising score matching under `sde`, "classify" a classifier, "autoencode" a
-    variational autoencoder, whose KL term has weight kl_weight. data: a name that `data.load` knows. latent: the name
+    variational autoencoder, whose KL term has weight kl_weight, "distill" a `VelocityMap` on paths of the score model
+    `teacher` (as `models.load` knows it), n_path steps each, beginning with its weights: to every s if the network has
+    two times, else to t_min. data: a name that `data.load` knows. latent: the name
     of a trained autoencoder whose scaled latents are modelled, instead of the images ("": none). network: its `kind`
     ("unet", the default, "dit", or "captioned": a U-Net that reads captions of the images) and the arguments of its
     class, of `nn.Classifier` or `nn.Autoencoder`, but for those that the data decide. sde: its
@@ -78,6 +80,8 @@ class Recipe:
     n_snapshots: int = 8
     precision: str = "float32"
     seed: int = 0
+    teacher: str | None = None
+    n_path: int = 8
 
     def __post_init__(self) -> None:
         for name in ("network", "sde", "times"):
@@ -101,7 +105,7 @@ class Recipe:
         one_of(self.precision, PRECISIONS, "precision")
         one_of(self.sde.get("kind"), tuple(SDES), "sde's kind")
         one_of(self.times.get("kind"), tuple(LAWS), "times' kind")
-        for name in ("n_steps", "batch_size", "n_snapshots"):
+        for name in ("n_steps", "batch_size", "n_snapshots", "n_path"):
             at_least(getattr(self, name), 1, name)
         at_least(self.warmup, 0, "warmup")
         seed_number(self.seed)
@@ -120,6 +124,11 @@ class Recipe:
             raise ValueError(f"label_dropout: a classifier needs every label, got {self.label_dropout}")
         if self.task != "score" and self.uncertainty:
             raise ValueError("uncertainty: only score models know a noise level, got True")
+        if (self.task == "distill") != isinstance(self.teacher, str):
+            raise ValueError(f"teacher: expected a model's name to distill, and none else, got {self.teacher!r}")
+        for name in NOT_DISTILLED if self.task == "distill" else ():
+            if getattr(self, name) != getattr(PLAIN, name):
+                raise ValueError(f"{name}: distilling does not use it, got {getattr(self, name)!r}")
         for width in self.profiles:
             try:
                 gamma_of(width)
@@ -153,6 +162,8 @@ class Recipe:
         return cls(**values)
 
 
+PLAIN = Recipe("score", "digits", 1, n_snapshots=1)
+NOT_DISTILLED = ("prediction", "weighting", "times", "uncertainty", "flip", "antithetic")
 RECIPES = {
     "digits-classifier": Recipe("classify", "digits", 1500, batch_size=64, warmup=100, weight_decay=0.05),
     "fashion-classifier": Recipe("classify", "fashion-mnist", 3000, weight_decay=0.05, precision="bfloat16"),
@@ -164,6 +175,28 @@ RECIPES = {
         label_dropout=0.15,
         batch_size=64,
         average=0.998,
+    ),
+    "digits-one-step": Recipe(
+        "distill",
+        "digits",
+        500,
+        network={"widths": [32, 64], "attention_at": [4], "n_classes": 10},
+        label_dropout=0.1,
+        batch_size=64,
+        warmup=100,
+        average=0.99,
+        teacher="digits-vp",
+    ),
+    "digits-few-step": Recipe(
+        "distill",
+        "digits",
+        800,
+        network={"widths": [32, 64], "attention_at": [4], "n_classes": 10, "two_times": True},
+        label_dropout=0.1,
+        batch_size=64,
+        warmup=100,
+        average=0.99,
+        teacher="digits-vp",
     ),
     "digits-ncsn": Recipe(
         "score",

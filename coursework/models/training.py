@@ -34,7 +34,8 @@ from coursework.data import load as load_data
 from coursework.devices import autocast
 from coursework.latents import scale_factor, vae_losses
 from coursework.models import checkpoints, snapshots
-from coursework.models.batches import Batch, Batches
+from coursework.models.batches import Batch, Batches, Pairs
+from coursework.models.paths import Paths, begin_from
 from coursework.models.recipes import Recipe
 from coursework.nn import Autoencoder, Uncertainty
 from coursework.preconditioning import loss_weight, uncertainty_loss
@@ -172,6 +173,11 @@ class Run:
         bare = models.make(recipe, network).to(device)
         if channels_last or (channels_last is None and device.type == "cuda"):
             bare = bare.to(memory_format=torch.channels_last)
+        self.sde: SDE | None = models.make_sde(recipe) if recipe.task in ("score", "distill") else None
+        if recipe.task == "distill":
+            if data is not None:
+                raise ValueError("data: distilling sees paths of its teacher, no images")
+            begin_from(bare, recipe)
         self.uncertainty = Uncertainty().to(device) if recipe.uncertainty else None
         groups: list[dict[str, Any]] = [{"params": list(bare.parameters())}]
         if self.uncertainty is not None:
@@ -183,17 +189,21 @@ class Run:
         self.profiles = [(gamma_of(width), copy.deepcopy(bare)) for width in recipe.profiles]
         self.snapshot_steps = snapshots.steps(recipe)
         self.model, self.optimizer = accelerator.prepare(torch.compile(bare) if compiled else bare, optimizer)
-        self.sde: SDE | None = models.make_sde(recipe) if recipe.task == "score" else None
+        self.labelled = recipe.task == "classify" or models.n_labels(recipe) is not None
+        self.batches = Paths(recipe, device) if recipe.task == "distill" else self._images(data, device)
+        self.step, self.seconds = 0, 0.0
+        self.unseen: list[tuple[int, Tensor, Tensor, float]] = []  # step, loss, gradient norm, learning rate
+        self.started = time.monotonic()
+
+    def _images(self, data: ImageData | None, device: torch.device) -> Batches:
+        """The data set's batches."""
+        recipe, bare = self.recipe, self.bare
         data = models.prepared(recipe, load_data(recipe.data, device=device) if data is None else data)
         if recipe.batch_size > len(data):
             raise ValueError(f"batch_size: expected at most the {len(data)} training images, got {recipe.batch_size}")
         span = (self.sde.t_min, self.sde.T) if self.sde else (0.0, 1.0)
         noise_shape = bare.latent_shape if isinstance(bare, Autoencoder) else None
-        self.batches = Batches(recipe, data, *span, models.make_law(recipe) if self.sde else None, noise_shape)
-        self.labelled = recipe.task == "classify" or models.n_labels(recipe) is not None
-        self.step, self.seconds = 0, 0.0
-        self.unseen: list[tuple[int, Tensor, Tensor, float]] = []  # step, loss, gradient norm, learning rate
-        self.started = time.monotonic()
+        return Batches(recipe, data, *span, models.make_law(recipe) if self.sde else None, noise_shape)
 
     # training
 
@@ -233,6 +243,8 @@ class Run:
                 return losses.mean() / part.images[0].numel()
             if self.sde is None:
                 return F.cross_entropy(self.model(part.images), part.labels)
+            if isinstance(part, Pairs):
+                return self._distilling(self.sde, part).mean()
             losses, n_pixels = self._denoising(self.sde, part), part.images[0].numel()
             if self.uncertainty is None:
                 return losses.mean() / n_pixels
@@ -261,6 +273,13 @@ class Run:
             gamma=recipe.gamma,
             sigma_data=recipe.sigma_data,
         )
+
+    def _distilling(self, sde: SDE, part: Pairs) -> Tensor:
+        """The squared error of the velocity that the map goes along, per pixel, of each pair, (B,)."""
+        value = self.model(part.noise, part.times, part.ends, part.labels if self.labelled else None)
+        (alpha, sigma), (alpha_s, sigma_s) = ((sde.alpha(t), sde.sigma(t)) for t in (part.times, part.ends))
+        turned = (sigma * alpha_s - alpha * sigma_s) / (alpha**2 + sigma**2)  # x changes by this times the velocity
+        return (value - part.images).float().square().flatten(1).mean(1) / turned.float() ** 2
 
     def agree(self, stop: bool) -> bool:
         """Whether any process was asked to stop."""
@@ -349,7 +368,7 @@ class Run:
 
     def finish(self) -> nn.Module:
         """The averaged model on the CPU; with a folder it is written there too. An autoencoder gets its scale now."""
-        if isinstance(self.average, Autoencoder):
+        if isinstance(self.average, Autoencoder) and isinstance(self.batches, Batches):
             latents = models.latents_of(self.average, self.batches.data.images)
             self.average.scale.mul_(scale_factor(latents, per_channel=True))
         if self.own_folder is not None:

@@ -155,10 +155,10 @@ class CaptionedUNet(UNet):
         )
         self.middle = reading(self.middle, len(self.descent) - 1)
 
-    def condition(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Any:
+    def condition(self, x: Tensor, t: Tensor, label: Tensor | None = None, s: Tensor | None = None) -> Any:
         """What every block is told: time, (B, features); the words' vectors, (B, L, word_features); their tokens."""
         tokens = self.tokens(label, x)
-        return super().condition(x, t), self.words(tokens), tokens
+        return super().condition(x, t, s=s), self.words(tokens), tokens
 
     def tokens(self, label: Tensor | None, x: Tensor) -> Tensor:
         """The tokens that a batch like x is told, (B, L)."""

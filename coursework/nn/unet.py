@@ -37,13 +37,14 @@ class UNet(nn.Module):
     so that odd sizes need no padding. Self-attention of `heads` heads follows the blocks at the resolutions in
     `attention_at`, counted in pixels. The time, as sinusoidal or random Fourier features, and the label, as a vector of
     its own, go through FiLM into every block; label -1, or None, is the null label with a vector of its own too. The
-    last layer starts at zero, so an untrained network answers 0. All arguments are kept in `configuration`:
+    last layer starts at zero, so an untrained network answers 0. With two_times there is a second time s: its features
+    are added to the first one's, by a layer that starts at zero too. All arguments are kept in `configuration`:
     UNet(**network.configuration) is a network like it.
 
-    Shapes: x (B, channels, image_size, image_size), t 0-d or (B,), label integers, one or (B,), in [-1, n_classes) ->
-    like x.
+    Shapes: x (B, channels, image_size, image_size), t and s 0-d or (B,), label integers, one or (B,), in
+    [-1, n_classes) -> like x.
     Raises ValueError for widths that 8 or `heads` does not divide, for a resolution in `attention_at` that does not
-    occur, for other shapes, and for a label that the network has no vector for.
+    occur, for other shapes, for a label that the network has no vector for, and for s without two_times, or none with.
     Source: Ronneberger et al. 2015; with time Ho et al. 2020; FiLM and attention at resolutions Dhariwal & Nichol 2021.
     """
 
@@ -59,6 +60,7 @@ class UNet(nn.Module):
         n_classes: int | None = None,
         embedding: str = "sinusoidal",
         features: int = 128,
+        two_times: bool = False,
     ) -> None:
         super().__init__()
         for value, name in ((image_size, "image_size"), (channels, "channels"), (n_blocks, "n_blocks")):
@@ -81,11 +83,10 @@ class UNet(nn.Module):
             "n_classes": n_classes,
             "embedding": embedding,
             "features": features,
+            "two_times": two_times,
         }
         self.image_shape, self.n_classes = (channels, image_size, image_size), n_classes
-        self.embed = nn.Sequential(
-            EMBEDDINGS[embedding](features), nn.Linear(features, features), nn.SiLU(), nn.Linear(features, features)
-        )
+        self.embed = _embedding(embedding, features)
         self.label = label_table(n_classes, features)
         at = [heads if size in attention_at else None for size in sizes]
         self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
@@ -103,17 +104,22 @@ class UNet(nn.Module):
         self.last = nn.Conv2d(widths[0], channels, 3, padding=1)
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)
+        self.embed_second = _embedding(embedding, features) if two_times else None
+        if self.embed_second is not None:
+            for parameter in self.embed_second[-1].parameters():
+                nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """The network at every image, its time and its label."""
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None, s: Tensor | None = None) -> Tensor:
+        """The network at every image, its time, its label and its second time."""
         if x.shape[1:] != self.image_shape:
             raise ValueError(f"x: expected shape (B, {', '.join(map(str, self.image_shape))}), got {tuple(x.shape)}")
-        condition = self.condition(x, t, label)
+        condition = self.condition(x, t, label, s)
         return self.decode(*self.encode(x, condition), condition)
 
-    def condition(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Any:
-        """What every block is told of time and label, (B, features)."""
-        return F.silu(self.embed(t.expand(len(x))) + label_features(self.label, label, x))
+    def condition(self, x: Tensor, t: Tensor, label: Tensor | None = None, s: Tensor | None = None) -> Any:
+        """What every block is told of time, label and second time, (B, features)."""
+        time = self.embed(t.expand(len(x))) + self._second_features(s, x)
+        return F.silu(time + label_features(self.label, label, x))
 
     def encode(self, x: Tensor, condition: Any, more: Tensor | float = 0.0) -> tuple[Tensor, list[Tensor]]:
         """The middle's features, and what the blocks on the way down give; `more` is added to the stem's."""
@@ -134,6 +140,20 @@ class UNet(nn.Module):
             if i > 0:
                 h = F.interpolate(self.up[i - 1](h), size=left[-1].shape[-2:])
         return self.last(F.silu(self.norm(h)))
+
+    def _second_features(self, s: Tensor | None, x: Tensor) -> Tensor | float:
+        """What the second time adds to the first one's features, (B, F)."""
+        if (self.embed_second is None) != (s is None):
+            made = "without" if self.embed_second is None else "with"
+            raise ValueError(f"s: this network was made {made} a second time (two_times={s is None})")
+        return 0.0 if self.embed_second is None or s is None else self.embed_second(s.expand(len(x)))
+
+
+def _embedding(kind: str, features: int) -> nn.Sequential:
+    """A time's features, two layers deep. Shapes: (B,) -> (B, features)."""
+    return nn.Sequential(
+        EMBEDDINGS[kind](features), nn.Linear(features, features), nn.SiLU(), nn.Linear(features, features)
+    )
 
 
 def resolutions(image_size: int, n_levels: int) -> list[int]:

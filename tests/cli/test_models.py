@@ -113,12 +113,15 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(recipe, tmp_path):
         (["sample", "digits-vp", "-n", "1000000"], "'-n' / '--n': Input should be less than or equal to 10000"),
         (["sample", "digits-vp", "--seed", "-1"], "'--seed': Input should be greater than or equal to 0"),
         (["sample", "digits"], "name: expected one of"),
-        (["sample", "digits-classifier"], "name: expected a score model, digits-classifier was trained to classify"),
+        (
+            ["sample", "digits-classifier"],
+            "name: expected a score model or a map, digits-classifier was trained to classify",
+        ),
         (["sample", "none.safetensors"], "none.safetensors: there is no such checkpoint"),
         (["sample", "digits-vp", "--label", "10"], "label: expected -1 (none) to 9, got 10"),
         (["sample", "digits-ncsn", "--label", "1"], "label: this model was trained without labels, got 1"),
         (["sample", "digits-vp", "--solver", "dpm"], "solver: expected one of 'euler'"),
-        (["evaluate", "digits-classifier"], "name: expected a score model of digits or fashion-mnist"),
+        (["evaluate", "digits-classifier"], "name: expected a score model or a map of digits or fashion-mnist"),
         (["evaluate", "digits-vp", "--n", "356"], "n: expected 10 to 355, the number of held-out images, got 356"),
     ],
 )
@@ -148,6 +151,6 @@ def test_what_memory_does_not_hold_is_refused_and_other_faults_are_not_hidden(re
 def test_every_recipe_of_the_package_can_be_named():
     assert set(RECIPES) == {
         *("digits-classifier", "fashion-classifier", "digits-vp", "digits-ncsn", "fashion-vp", "fashion-ncsn"),
-        "cifar-vp",
+        *("digits-one-step", "digits-few-step", "digits-text", "fashion-vae", "fashion-latent", "cifar-vp"),
     }
     assert all(isinstance(recipe, Recipe) for recipe in RECIPES.values())

@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 
 from coursework import devices, models
+from coursework.flow_maps import VelocityMap
+from coursework.models.batches import stream_of
 from coursework.models.generation import GRIDS, SOLVERS, generate, in_shares, save_grid
 from coursework.models.recipes import PRECISIONS
 from coursework.predictions import ScoreModel
@@ -83,6 +85,33 @@ def test_a_device_without_bfloat16_computes_in_float32(monkeypatch):
     assert torch.equal(exact, same)
 
 
+def test_a_map_is_sampled_by_its_calls_and_a_score_by_its_solvers():
+    """Network -label: x_{t_min} = cos x + sin label; two calls turn x less and add more."""
+    sde, calls = VPSDE(), []
+
+    def network(x, t, label, s):
+        calls.append(len(x))
+        return -label[:, None, None, None].expand_as(x).to(x.dtype)
+
+    labels, shape = torch.arange(5), (5, 1, 2, 2)
+    options = {"labels": labels, "batch_size": 3, "show_progress": False, "seed": 4}
+    one = generate(VelocityMap(network, sde, one_end=True), shape, **options)
+    assert calls == [3, 2]
+    whole = math.atan2(float(sde.sigma(1.0)), float(sde.alpha(1.0)))
+    angle = whole - math.atan2(float(sde.sigma(sde.t_min)), float(sde.alpha(sde.t_min)))
+    noise = torch.cat([torch.randn((n, 1, 2, 2), generator=stream_of("cpu", 4, i)) for i, n in ((0, 3), (3, 2))])
+    goal = labels[:, None, None, None]
+    torch.testing.assert_close(one, math.cos(angle) * noise + math.sin(angle) * goal, rtol=1e-4, atol=1e-4)
+    four = generate(VelocityMap(network, sde), shape, **options)
+    assert len(calls) == 2 + 8
+    c, s = math.cos(angle / 4), math.sin(angle / 4)
+    torch.testing.assert_close(four, c**4 * noise + s * (1 + c + c**2 + c**3) * goal, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=r"^solver: expected one of 'map', 'restart', got 'heun'"):
+        generate(VelocityMap(network, sde), shape, solver="heun")
+    with pytest.raises(ValueError, match=r"^solver: expected one of 'euler'"):
+        generate(model(sde), shape, solver="map")
+
+
 def test_samples_that_are_not_finite_are_refused():
     class Broken(Exact):
         def forward(self, x, t, label=None):
@@ -136,7 +165,7 @@ def test_a_picture_of_samples(tmp_path):
     ("options", "match"),
     [
         ({"solver": "dpm"}, r"^solver: expected one of 'euler', 'heun'"),
-        ({"grid": "cosine"}, r"^grid: expected one of 'uniform', 'log-snr', 'karras', got 'cosine'"),
+        ({"grid": "cosine"}, r"^grid: expected one of 'uniform', 'log-snr', 'karras', 'angle', got 'cosine'"),
         ({"labels": torch.zeros(3).long()}, r"^labels: expected shape \(5,\), got \(3,\)"),
         ({"batch_size": 0}, r"^batch_size: expected at least 1"),
         ({"precision": "half"}, r"^precision: expected one of 'float32', 'bfloat16', got 'half'"),

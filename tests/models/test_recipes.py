@@ -20,7 +20,7 @@ def test_every_recipe_makes_a_model_and_survives_json(name):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"task": "draw"}, r"^task: expected one of 'score', 'classify', 'autoencode', got 'draw'"),
+        ({"task": "draw"}, r"^task: expected one of 'score', 'classify', 'autoencode', 'distill', got 'draw'"),
         ({"data": "imagenet"}, r"^data: expected one of"),
         ({"sde": {"kind": "vpsde"}}, r"^sde's kind: expected one of 'vp', 've', 'sub-vp'"),
         ({"sde": {}}, r"^sde's kind"),
@@ -44,6 +44,12 @@ def test_every_recipe_makes_a_model_and_survives_json(name):
         ({"profiles": (0.1, 0.1)}, r"^profiles: expected different numbers"),
         ({"profiles": (0.1,), "n_snapshots": 6}, r"^n_snapshots: expected at most the 5 steps, got 6"),
         ({"n_snapshots": 0}, r"^n_snapshots: expected at least 1"),
+        ({"task": "distill"}, r"^teacher: expected a model's name to distill, and none else, got None"),
+        ({"teacher": "digits-vp"}, r"^teacher: expected a model's name to distill, and none else, got 'digits-vp'"),
+        ({"task": "distill", "teacher": "a", "flip": True}, r"^flip: distilling does not use it, got True"),
+        ({"task": "distill", "teacher": "a", "weighting": "data"}, r"^weighting: distilling does not use it"),
+        ({"task": "distill", "teacher": "a", "times": {"kind": "log-snr"}}, r"^times: distilling does not use it"),
+        ({"n_path": 0}, r"^n_path: expected at least 1"),
         ({"antithetic": True, "batch_size": 7}, r"^batch_size: expected an even number with antithetic=True, got 7"),
     ],
 )

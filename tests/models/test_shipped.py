@@ -17,7 +17,9 @@ from coursework.sdes import VESDE, SubVPSDE
 
 SHIPPED = (
     "digits-classifier",
+    "digits-few-step",
     "digits-ncsn",
+    "digits-one-step",
     "digits-text",
     "digits-vp",
     "fashion-classifier",
@@ -174,6 +176,19 @@ def test_digits_are_sure_varied_and_no_copies(name):
     else:
         assert numbers.precision >= numbers.floor_precision - 0.2
         assert numbers.frechet < 10 * numbers.floor_frechet
+
+
+@pytest.mark.parametrize(("name", "calls"), [("digits-one-step", 1), ("digits-few-step", 2), ("digits-few-step", 4)])
+def test_distilled_digits_are_as_good_as_their_cards_say_in_that_many_calls(name, calls, monkeypatch):
+    asked, forward = [], UNet.forward
+    monkeypatch.setattr(UNet, "forward", lambda self, x, *rest: asked.append(len(x)) or forward(self, x, *rest))
+    numbers, _ = evaluate(name, n_steps=calls)
+    assert sum(asked) == calls * numbers.n
+    assert numbers.label_accuracy >= 0.95
+    assert numbers.confidence >= 0.9
+    assert numbers.frechet < 1.6 * numbers.floor_frechet
+    assert numbers.recall >= numbers.floor_recall - 0.2
+    assert numbers.nearest >= 0.9 * numbers.floor_nearest
 
 
 @pytest.mark.needs("fashion-mnist")
