@@ -31,7 +31,7 @@ PURPOSE = {
     "digits-vp": "Draws digits, of a class that is asked for or of any.",
     "digits-ncsn": "Draws digits: a noise-conditional score network.",
     "fashion-vae": "Makes 196 numbers of a picture of clothing, and the picture of them again.",
-    "fashion-latent": "Draws the latents of pictures of clothing, which `fashion-vae` decodes.",
+    "fashion-latent": "Draws latents that `fashion-vae` decodes. Trained briefly: far worse than `fashion-vp`.",
     "digits-text": "Draws the digit that a caption asks for: its kind, its slant and its strokes.",
     "digits-one-step": "Draws digits in one call: a map from noise to data, distilled from digits-vp.",
     "digits-few-step": "Draws digits in two or four calls: a map between any two times, distilled from digits-vp.",

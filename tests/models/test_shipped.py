@@ -23,6 +23,7 @@ SHIPPED = (
     "digits-text",
     "digits-vp",
     "fashion-classifier",
+    "fashion-latent",
     "fashion-ncsn",
     "fashion-vae",
     "fashion-vp",
@@ -146,6 +147,15 @@ def test_captions_decide_digit_slant_and_strokes():
         means, error = by_word.mean(1), float(by_word.std(1).max()) / 60**0.5
         assert float(means[2] - means[0]) > 3 * error
         assert means.tolist() == sorted(means.tolist())
+
+
+def test_decoded_latents_are_mostly_of_the_class_that_was_asked_for():
+    """63% of 1,000 on the card."""
+    model, recipe = models.load_with_recipe("fashion-latent")
+    labels = models.labels_for(recipe, 60)
+    z = generate(model, (60, *models.sample_shape(recipe)), labels=labels, n_steps=10, show_progress=False)
+    predicted = models.load("fashion-classifier")(models.images_of(recipe, z).clamp(-1, 1)).argmax(1)
+    assert float((predicted == labels).double().mean()) >= 0.4
 
 
 @pytest.mark.needs("fashion-mnist")
