@@ -28,11 +28,11 @@ TWELVE_WEEKS = (
     ((6,), "noise-conditional score networks"),
     ((7,), "SDEs that turn data into noise"),
     ((8,), "the reverse SDE and its solvers"),
-    ((9,), "the probability flow"),
-    ((10,), "likelihood"),
+    ((9, 10), "the probability flow; likelihood"),
     ((11,), "guidance"),
     ((12, 13, 14), "DDPM and DDIM; inverse problems; fast solvers"),
-    ((15, 16, 17), "what to train, and how; evaluation; flow matching"),
+    ((15, 16), "what to train, and how; evaluation"),
+    ((17, 18), "flow matching; few steps"),
 )
 
 
