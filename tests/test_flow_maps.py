@@ -302,6 +302,8 @@ def test_on_the_gpu(path):
     close(*losses, 1e-9)
     w = lambda x, t, s: torch.sin(x) * (t + s)[:, None]  # noqa: E731
     t, s = time([0.9] * 6), time([0.4] * 6)
+    step = VelocityMap(lambda x, t, label, s: torch.sin(x) * (t + s)[:, None], path)
+    close(step(x.cuda(), t.cuda(), s.cuda()).cpu(), step(x, t, s), 1e-9)
     for loss in (meanflow_loss, shortcut_loss):
         both = [loss(w, path, x.to(d), noise=noise.to(d), times=t.to(d), ends=s.to(d)).cpu() for d in ("cpu", "cuda")]
         close(*both, 1e-9)

@@ -276,3 +276,27 @@ def test_captions_tell_the_digit_and_what_was_measured():
         ]
         assert means == sorted(means)
     assert torch.equal(describe(data.images[:7], data.labels[:7]), number[:7])
+
+
+# -- devices -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.needs("gpu")
+def test_on_the_gpu():
+    def on(device: str) -> list[Tensor]:
+        torch.manual_seed(0)  # the networks' first weights
+        given = normal(4, 1, 8, 8), torch.linspace(0.1, 0.9, 4).double(), torch.tensor([0, 1, 2, 0])
+        x, t, label = (value.to(device) for value in given)
+        control = awake(ControlNet(awake(unet()))).to(device)
+        dit = awake(DiT(8, 1, patch_size=2, features=16, depth=2, n_classes=3)).to(device)
+        parts = awake(Autoencoder(8, widths=(8, 16), latent_channels=2)).to(device)
+        return [
+            control(x, t, label, hint=edges(x)),
+            dit(x, t, label),
+            parts.to_image(parts.to_latent(x)),
+            awake(captioned()).to(device)(x, t, label % len(TEXTS)),
+        ]
+
+    for here, there in zip(on("cpu"), on("cuda"), strict=True):
+        assert there.device.type == "cuda"
+        torch.testing.assert_close(there.cpu(), here, rtol=1e-8, atol=1e-8)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from coursework.distributions import GaussianMixture
+from coursework.distributions import GaussianMixture, exact_score
 from coursework.latents import (
     attention,
     best_of_rank,
@@ -356,3 +356,30 @@ def test_on_a_plane_the_data_need_its_rank_and_the_noise_all():
 def test_bad_arguments_are_named(call, words):
     with pytest.raises(ValueError, match=f"^{words}"):
         call()
+
+
+# -- devices -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.needs("gpu")
+def test_on_the_gpu(covariance):
+    def on(device: str) -> list[Tensor]:
+        c, x, z = covariance.to(device), normal(6, D, seed=1).to(device), normal(8, 3, 2, 2, seed=2).to(device)
+        sde, axes = VPSDE(), principal_axes(c)[1][:, :2]
+        law = GaussianMixture(torch.zeros(1, D, dtype=torch.float64, device=device), c[None])
+        score = projected_score(exact_score(law, sde), sde, axes, torch.zeros(D, dtype=torch.float64, device=device))
+        loadings, variance = linear_vae(c, 2)
+        return [
+            loadings @ loadings.T,  # the axes' signs are free
+            variance,
+            score(x @ axes, torch.tensor(0.5, dtype=torch.float64, device=device)) @ axes.T,
+            scale_factor(z, per_channel=True),
+            vae_losses(x, 2 * x, x[:, :2], x[:, 2:4], kl_weight=0.5),
+            empirical_denoiser(x, normal(20, D, seed=3).to(device), 0.8, 0.6),
+            unpatchify(patchify(z, 2), 2, (3, 2, 2)),
+            *best_of_rank(c, 0.8, 0.6, 2, prediction="data"),
+        ]
+
+    for here, there in zip(on("cpu"), on("cuda"), strict=True):
+        assert there.device.type == "cuda"
+        torch.testing.assert_close(there.cpu(), here, rtol=1e-9, atol=1e-10)
