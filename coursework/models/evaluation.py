@@ -89,9 +89,10 @@ def evaluate(
     generated = generate(model, shape, labels=labels, seed=seed, accelerator=accelerator, **sampling)
     samples = models.images_of(recipe, generated).clamp(-1, 1)
     classifier = _classifier(recipe.data, accelerator.device)
-    real, _ = _features(classifier, train.images, accelerator)
-    seen, logits = _features(classifier, samples, accelerator)
-    floor, floor_logits = _features(classifier, held_out.images[:n], accelerator)
+    description = "features" if sampling.get("show_progress", True) else None
+    real, _ = _features(classifier, train.images, accelerator, description)
+    seen, logits = _features(classifier, samples, accelerator, description)
+    floor, floor_logits = _features(classifier, held_out.images[:n], accelerator, description)
     predicted = logits.argmax(1)
     asked = None if labels is None else models.classes_of(recipe, labels)
     equally_many = min(n, len(real), PRECISION_POINTS)
@@ -130,12 +131,14 @@ def _classifier(data: str, device: torch.device) -> Classifier:
     return found
 
 
-def _features(classifier: Classifier, images: Tensor, accelerator: Accelerator) -> tuple[Tensor, Tensor]:
+def _features(
+    classifier: Classifier, images: Tensor, accelerator: Accelerator, description: str | None
+) -> tuple[Tensor, Tensor]:
     def part(images: Tensor) -> tuple[Tensor, Tensor]:
         features, logits = image_features(classifier, images.to(accelerator.device))
         return features.cpu(), logits.cpu()
 
-    parts = in_shares(part, list(images.split(1000)), accelerator, "features")
+    parts = in_shares(part, list(images.split(1000)), accelerator, description)
     features, logits = zip(*parts, strict=True)
     return torch.cat(features), torch.cat(logits)
 

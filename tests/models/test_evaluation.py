@@ -64,3 +64,10 @@ def test_a_dictionary_of_numbers_has_five_digits(judged):
     assert shown["n"] == N
     assert shown["frechet"] == float(f"{numbers.frechet:.5g}")
     assert shown["inception"] == [float(f"{value:.5g}") for value in numbers.inception]
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_progress_is_shown_or_not_as_was_asked(shown, capsys):
+    evaluation.evaluate("digits-vp", n=10, n_steps=1, show_progress=shown)
+    err = capsys.readouterr().err
+    assert ("sampling" in err, "features" in err) == (shown, shown)
