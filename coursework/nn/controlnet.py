@@ -49,7 +49,7 @@ class ControlNet(nn.Module):
         """The parameters that are trained: the copy's and the convolutions'."""
         return [p for p in self.parameters() if p.requires_grad]
 
-    def told(self, hint: Tensor) -> "Told":
+    def told(self, hint: Tensor) -> nn.Module:
         """The network with its hint: told(x, t, label), for `ScoreModel`."""
         return Told(self, hint)
 
