@@ -300,6 +300,7 @@ SPECIAL: dict[tuple[str, str], Callable[[Case], Any]] = {
     ("consistency_loss", "target"): lambda c: score,
     ("progressive_target", "times"): lambda c: torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64),
     ("Consistency.forward", "t"): lambda c: c.number(0.5),
+    ("log_normal_law", "mean"): lambda c: -1.2,
     ("VelocityMap.forward", "t"): lambda c: c.number(0.5),
     ("VelocityMap.forward", "s"): lambda c: c.number(0.25),
     **{(f"latents.{f}", "mean"): points[1] for f in ("gaussian_kl", "vae_loss", "vae_losses")},
