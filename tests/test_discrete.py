@@ -569,3 +569,18 @@ def test_on_the_gpu():
     drawn = masked_bound(exact_log_probs(joint.cuda()), x.cuda().repeat(2000, 1), 3, generator=generator)
     means, errors = drawn.reshape(2000, 27).mean(0).cpu(), drawn.reshape(2000, 27).std(0).cpu() / math.sqrt(2000)
     assert ((means + joint.flatten().log()).abs() < 4.5 * errors).all()
+
+
+@pytest.mark.parametrize(("t", "s", "most"), [(0.5, 0.2, 0.4), (0.8, 0.45, 1.0)])
+def test_a_filled_token_becomes_a_mask_again_at_its_rate(t, s, most):
+    """With all masks filled in at t the share of masks at s is remask min(1, s / (1 - t))."""
+    shares_of_masks = []
+
+    def fill(i, time, x):
+        shares_of_masks.append(float((x == 2).double().mean()))
+        return torch.zeros_like(x)
+
+    x, times = torch.full((20_000, 2), 2), torch.tensor([1.0, t, s], dtype=FLOAT)
+    log_probs = exact_log_probs(law(2, 2))
+    masked_sample(log_probs, x, times, 2, remask=0.5, generator=stream(), on_step=fill)
+    assert shares_of_masks[1] == pytest.approx(0.5 * most, abs=4.5 * 0.5 / math.sqrt(40_000))
